@@ -1,0 +1,54 @@
+# `make` alone says what there is.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check lint format types architecture requirements clean
+
+help:            ## what each target does
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+up: $(VENV)/run  ## run the mall on embedded servers (Ctrl-C stops it); ARGS="--data-dir DIR" passes options
+	@$(BIN)/mallbots up $(ARGS)
+
+test: $(VENV)/dev check  ## formatting, types, architecture, then every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types architecture  ## all that is checked without running anything
+
+lint: $(VENV)/dev  ## ruff: style and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/dev  ## ruff: rewrite to the style
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+types: $(VENV)/dev  ## mypy, strict
+	@$(BIN)/mypy .
+
+architecture: $(VENV)/dev  ## import-linter: imports point one way
+	@$(BIN)/lint-imports
+
+requirements:    ## compile the pinned requirements from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra build pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra build --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean:           ## remove the virtual environment and caches (never the mall's data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps hold what is installed: the program alone, or with what develops it.
+$(VENV)/run: requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the pinned packages into $(VENV) …"
+	@$(PIP) install --require-hashes --requirement requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/run
+	@$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@
