@@ -1,0 +1,1 @@
+"""Events: what they are, how they are stored, how an aggregate is folded from them."""

@@ -1,0 +1,77 @@
+"""A domain's door to its PostgreSQL: one pool, short transactions, outages told as `Unavailable`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from kernel.errors import Unavailable
+
+# What asyncpg raises when the server went away; SQLAlchemy wraps some of them and not others.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    PoolTimeout,
+    InterfaceError,
+    OperationalError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class Database:
+    """One database of one domain. Connections are made when first needed and pooled.
+
+    `url` is `postgresql+asyncpg://…`; `name` appears in errors and as PostgreSQL's application name.
+    A statement that takes more than `statement_timeout` seconds is given up, so that an activity's attempt
+    ends before Temporal starts the next.
+    """
+
+    def __init__(self, name: str, url: str, *, pool_size: int = 8, statement_timeout: float = 8.0) -> None:
+        self.name = name
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=statement_timeout,
+            pool_pre_ping=True,
+            connect_args={
+                "timeout": 5,
+                "command_timeout": statement_timeout,
+                "server_settings": {"application_name": f"mallbots-{name}", "jit": "off", "timezone": "UTC"},
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A session in a transaction: committed at the end, rolled back on any exception.
+
+        Raises `Unavailable` when the server is away, also when that happens at the commit (whose effect is
+        then unknown: repeat the whole, it is idempotent).
+        """
+        try:
+            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except _AWAY as error:
+            raise Unavailable(f"the {self.name} database does not answer") from error
+        except DBAPIError as error:
+            # SQLAlchemy puts an error of its own between this one and the driver's.
+            reason = error.orig and error.orig.__cause__
+            if error.connection_invalidated or isinstance(reason, _AWAY):
+                raise Unavailable(f"the {self.name} database does not answer") from error
+            raise
+
+    async def ping(self) -> None:
+        """Return if the database answers; raise `Unavailable` if not."""
+        async with self.transaction() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        await self.engine.dispose()

@@ -1,0 +1,58 @@
+"""The few notions that every domain, workflow and gateway means the same thing by. Pure data, so that workflows
+may import it."""
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+DomainName = Literal["orders", "stores", "payments", "depot"]
+"""A domain's name is its schema, its task queue and the prefix of its activities."""
+
+Sku = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+Cents = Annotated[int, Field(ge=0, le=10_000_000_000)]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+Quantity = Annotated[int, Field(ge=1, le=99)]
+IfMissing = Literal["skip", "substitute", "cancel"]
+PaymentMethod = Literal["card", "at_pickup"]
+
+
+class Message(BaseModel):
+    """A command, a reply or a part of one. Immutable; unknown fields are ignored, so that old code reads
+    what newer code wrote."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class OrderLine(Message):
+    """A line as the customer asked for it."""
+
+    sku: Sku
+    quantity: Quantity
+    if_missing: IfMissing = "skip"
+
+
+class PricedLine(Message):
+    """A line as the store sold it. The price of one piece is fixed for the order from here on."""
+
+    sku: Sku
+    name: str
+    store: str
+    quantity: int
+    unit_price_cents: Cents
+
+
+class Cancellation(Message):
+    """Somebody wants an order undone: who, and why in their words."""
+
+    by: Literal["customer", "staff", "operator"]
+    reason: str = Field("", max_length=500)
+
+
+Reply = TypeVar("Reply")
+
+
+class Done(Message, Generic[Reply]):
+    """What an activity answers: its reply, and how many attempts it took."""
+
+    attempts: int
+    reply: Reply
