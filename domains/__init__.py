@@ -1,0 +1,1 @@
+"""What each domain knows; no Temporal, no HTTP."""

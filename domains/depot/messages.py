@@ -1,0 +1,58 @@
+"""What is said to Depot, what it answers, and the events it publishes."""
+
+from uuid import UUID
+
+from events.event import Event
+from kernel.messages import Message, PricedLine
+
+
+class Item(Message):
+    """So many pieces of a product to pick."""
+
+    sku: str
+    name: str
+    quantity: int
+
+
+class Stop(Message):
+    """A store to stop at, and what to pick there."""
+
+    store: str
+    items: list[Item]
+
+
+# Commands
+
+
+class ScheduleShopping(Message):
+    """Make a shopping list with a stop for each store."""
+
+    order_id: UUID
+    lines: list[PricedLine]
+
+
+class CancelShopping(Message):
+    """Drop the list. `reason` is the code of what ended the order."""
+
+    order_id: UUID
+    reason: str
+
+
+# Events
+
+
+class ShoppingListScheduled(Event):
+    """A list waits to be released to the robots."""
+
+    order_id: UUID
+    stops: list[Stop]
+
+
+class ShoppingListCancelled(Event):
+    """The list is void."""
+
+    order_id: UUID
+    reason: str
+
+
+EVENTS = (ShoppingListScheduled, ShoppingListCancelled)

@@ -1,0 +1,131 @@
+"""What is said to Orders, what it answers, and the events it publishes."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from events.event import Event
+from kernel.errors import Refusal
+from kernel.messages import Cancellation, Message, OrderLine, PaymentMethod, PricedLine
+
+OrderStatus = Literal["pending", "approved", "rejected", "cancelled"]
+
+
+# Commands
+
+
+class PlaceOrder(Message):
+    """Record an order as pending. `order_id` is chosen by the sender, so that a repeat is the same order."""
+
+    order_id: UUID
+    kiosk: str
+    customer: str | None
+    lines: list[OrderLine]
+    payment_method: PaymentMethod
+    currency: str
+
+
+class ApproveOrder(Message):
+    """Give the order its prices, total and pickup code."""
+
+    order_id: UUID
+    lines: list[PricedLine]
+    total_cents: int
+
+
+class RejectOrder(Message):
+    """End an order that a business rule refused. It carries the order, to record one that never was placed."""
+
+    order: PlaceOrder
+    refusal: Refusal
+
+
+class CancelOrder(Message):
+    """End an order that somebody cancelled. It carries the order, to record one that never was placed."""
+
+    order: PlaceOrder
+    cancellation: Cancellation
+
+
+# Replies
+
+
+class OrderAnswer(Message):
+    """What the kiosk is told, now and on every repeat: approved with these lines, or refused for this reason.
+
+    `items`, `pickup_code` and `total_cents` are set if approved, `refusal` if not.
+    """
+
+    order_id: UUID
+    currency: str
+    pickup_code: str | None = None
+    total_cents: int | None = None
+    items: list[PricedLine] = []
+    refusal: Refusal | None = None
+
+
+def cancelled_before_approval(cancellation: Cancellation) -> Refusal:
+    """How the kiosk is told that its order was cancelled before it was approved."""
+    return Refusal(
+        code="order_cancelled",
+        detail=f"the order was cancelled by the {cancellation.by} before it was approved",
+    )
+
+
+class OrderView(Message):
+    """An order as it is now. `items` have names and prices from its approval on."""
+
+    order_id: UUID
+    kiosk: str
+    customer: str | None
+    status: OrderStatus
+    placed_at: datetime
+    lines: list[OrderLine]
+    payment_method: PaymentMethod
+    currency: str
+    items: list[PricedLine] = []
+    total_cents: int | None = None
+    pickup_code: str | None = None
+    refusal: Refusal | None = None
+    cancellation: Cancellation | None = None
+
+
+# Events
+
+
+class OrderPlaced(Event):
+    """A kiosk's order was recorded; nothing is promised yet."""
+
+    order_id: UUID
+    kiosk: str
+    customer: str | None
+    lines: list[OrderLine]
+    payment_method: PaymentMethod
+    currency: str
+    placed_at: datetime
+
+
+class OrderApproved(Event):
+    """The order will be shopped; prices are fixed."""
+
+    order_id: UUID
+    items: list[PricedLine]
+    total_cents: int
+    pickup_code: str
+
+
+class OrderRejected(Event):
+    """A business rule refused the order."""
+
+    order_id: UUID
+    refusal: Refusal
+
+
+class OrderCancelled(Event):
+    """Somebody cancelled the order."""
+
+    order_id: UUID
+    cancellation: Cancellation
+
+
+EVENTS = (OrderPlaced, OrderApproved, OrderRejected, OrderCancelled)

@@ -1,0 +1,115 @@
+"""What Orders can be asked to do. Each use case is load, decide, save, in one transaction."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.exc import IntegrityError
+
+from domains.orders.messages import (
+    EVENTS,
+    ApproveOrder,
+    CancelOrder,
+    OrderAnswer,
+    OrderView,
+    PlaceOrder,
+    RejectOrder,
+)
+from domains.orders.model import Order
+from domains.orders.tables import OrderRow, OrdersEvent
+from events.store import EventStore
+from kernel.database import Database
+from kernel.errors import ConcurrencyConflict
+from kernel.ids import now
+
+# No vowels (no words), nothing that reads like another sign: 28^6 codes, unique among open orders.
+PICKUP_CODE_SIGNS: Final = "23456789BCDFGHJKMNPQRSTVWXYZ"
+PICKUP_CODE_LENGTH: Final = 6
+
+
+class Orders:
+    """The Orders domain on its database. Every command may be repeated: the effect is that of the first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._store = EventStore(OrdersEvent, EVENTS)
+
+    async def place(self, command: PlaceOrder) -> None:
+        """Record the order as pending. Raises `IdempotencyKeyReused`, `OrderClosed`."""
+        async with self._order(command.order_id) as order:
+            order.place(command, now())
+
+    async def approve(self, command: ApproveOrder) -> OrderAnswer:
+        """Approve the order and give it a pickup code. Raises `OrderClosed` if it has ended."""
+        async with self._order(command.order_id) as order:
+            order.approve(command.order_id, command.lines, command.total_cents, _new_pickup_code())
+        assert order.answer is not None
+        return order.answer
+
+    async def reject(self, command: RejectOrder) -> None:
+        """End the order as rejected, also one whose placing never got here: it is on record then."""
+        async with self._order(command.order.order_id) as order:
+            if order.placed is None:
+                order.place(command.order, now())
+            order.reject(command.order.order_id, command.refusal)
+
+    async def cancel(self, command: CancelOrder) -> None:
+        """End the order as cancelled, also one whose placing never got here: it is on record then."""
+        async with self._order(command.order.order_id) as order:
+            if order.placed is None:
+                order.place(command.order, now())
+            order.cancel(command.order.order_id, command.cancellation)
+
+    async def view(self, order_id: UUID) -> OrderView | None:
+        """The order as it is now, or None."""
+        return (await self._load(order_id)).view
+
+    async def answer(self, order_id: UUID) -> OrderAnswer | None:
+        """What the kiosk was told, or None while the order is unknown or pending."""
+        return (await self._load(order_id)).answer
+
+    async def _load(self, order_id: UUID) -> Order:
+        async with self._database.transaction() as session:
+            return Order.fold(await self._store.load(session, _stream(order_id)))
+
+    @asynccontextmanager
+    async def _order(self, order_id: UUID) -> AsyncIterator[Order]:
+        """The order to decide on; what it records is saved at the end, with its row."""
+        try:
+            async with self._database.transaction() as session:
+                order = Order.fold(await self._store.load(session, _stream(order_id)))
+                yield order
+                if order.changes:
+                    await self._store.append(session, _stream(order_id), order.version, order.changes)
+                    await session.execute(_upsert(order))
+        except IntegrityError as error:
+            # The one constraint left: an open order has drawn the same pickup code. Draw again.
+            raise ConcurrencyConflict(f"order {order_id} could not be saved: {error.orig}") from error
+
+
+def _stream(order_id: UUID) -> str:
+    return f"order-{order_id}"
+
+
+def _new_pickup_code() -> str:
+    return "".join(secrets.choice(PICKUP_CODE_SIGNS) for _ in range(PICKUP_CODE_LENGTH))
+
+
+def _upsert(order: Order) -> Insert:
+    view = order.view
+    assert view is not None
+    row = {
+        **view.model_dump(include={"kiosk", "customer", "status", "currency", "total_cents", "pickup_code"}),
+        "id": view.order_id,
+        "placed_at": view.placed_at,
+        "version": order.version + len(order.changes),
+    }
+    return (
+        insert(OrderRow)
+        .values(row)
+        .on_conflict_do_update(index_elements=["id"], set_={**row, "updated_at": func.now()})
+    )

@@ -1,0 +1,50 @@
+"""The tables of Orders: the event store, and one row an order to find orders by."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, Index, UniqueConstraint, func, text
+from sqlmodel import Field, SQLModel
+
+from events.store import EventRow
+
+SCHEMA = "orders"
+
+
+class OrdersEvent(EventRow, table=True):
+    """The event store of Orders."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("stream", "version"), {"schema": SCHEMA})
+
+
+class OrderRow(SQLModel, table=True):
+    """A projection of an order's stream, written with its events. `version` is the stream's."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        Index(
+            "uq_orders_open_pickup_code",
+            "pickup_code",
+            unique=True,
+            postgresql_where=text("status = 'approved'"),
+        ),
+        Index("ix_orders_status", "status"),
+        {"schema": SCHEMA},
+    )
+
+    id: UUID = Field(primary_key=True)
+    kiosk: str
+    customer: str | None
+    status: str
+    currency: str
+    total_cents: int | None = Field(default=None, sa_type=BigInteger)
+    pickup_code: str | None = None
+    version: int
+    placed_at: datetime = Field(sa_type=DateTime(timezone=True))
+    updated_at: datetime | None = Field(
+        default=None,
+        sa_type=DateTime(timezone=True),
+        nullable=False,
+        sa_column_kwargs={"server_default": func.now()},
+    )

@@ -1,0 +1,77 @@
+"""What is said to Payments, and the events it publishes."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from events.event import Event
+from kernel.errors import Refusal
+from kernel.messages import Cents, Currency, Message, PaymentMethod
+
+PaymentStatus = Literal["authorized", "declined", "voided"]
+
+
+class CardPayment(Message):
+    """Pay by a card that the provider knows by a token. Card numbers never come here."""
+
+    method: Literal["card"] = "card"
+    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class PickupPayment(Message):
+    """Pay at the desk when the order is handed over."""
+
+    method: Literal["at_pickup"] = "at_pickup"
+
+
+Payment = Annotated[CardPayment | PickupPayment, Field(discriminator="method")]
+
+
+# Commands
+
+
+class AuthorizePayment(Message):
+    """Hold the total on the card, or open an invoice for the desk. An order has one payment."""
+
+    order_id: UUID
+    payment: Payment
+    amount_cents: Cents
+    currency: Currency
+
+
+class VoidPayment(Message):
+    """Let go the hold or the invoice. `reason` is the code of what ended the order."""
+
+    order_id: UUID
+    reason: str
+
+
+# Events
+
+
+class PaymentAuthorized(Event):
+    """The amount is held on the card (`reference` is the provider's), or due at pickup (no reference)."""
+
+    order_id: UUID
+    method: PaymentMethod
+    amount_cents: Cents
+    currency: Currency
+    reference: str | None
+
+
+class PaymentDeclined(Event):
+    """The provider said no."""
+
+    order_id: UUID
+    refusal: Refusal
+
+
+class PaymentVoided(Event):
+    """Nothing is held any more, and nothing will be."""
+
+    order_id: UUID
+    reason: str
+
+
+EVENTS = (PaymentAuthorized, PaymentDeclined, PaymentVoided)

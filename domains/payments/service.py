@@ -1,0 +1,101 @@
+"""What Payments can be asked to do. The provider is asked outside any transaction, under an idempotency key
+made of the order's id, so that a repeat after any crash finds the first hold."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from domains.payments.messages import EVENTS, AuthorizePayment, CardPayment, VoidPayment
+from domains.payments.model import Payment
+from domains.payments.provider import PaymentProvider
+from domains.payments.tables import PaymentRow, PaymentsEvent
+from events.store import EventStore
+from kernel.database import Database
+from kernel.errors import OrderClosed, Refused
+
+
+class Payments:
+    """The Payments domain on its database. Every command may be repeated: the effect is that of the first."""
+
+    def __init__(self, database: Database, provider: PaymentProvider) -> None:
+        self._database = database
+        self._provider = provider
+        self._store = EventStore(PaymentsEvent, EVENTS)
+
+    async def authorize(self, command: AuthorizePayment) -> None:
+        """Hold the amount on the card, or open an invoice for the desk.
+
+        Raises `Refused` (`payment_declined`, `insufficient_funds`), `ProviderTimeout`, or `OrderClosed` if the
+        payment was voided before or meanwhile (nothing stays held then).
+        """
+        order_id = command.order_id
+        async with self._database.transaction() as session:
+            if (await self._load(session, order_id)).is_settled(order_id):
+                return
+        try:
+            reference = await self._hold(command)
+        except Refused as refused:
+            async with self._payment(order_id) as payment:
+                payment.decline(order_id, refused.refusal)
+            raise
+        try:
+            async with self._payment(order_id) as payment:
+                payment.authorize(command, reference)
+        except OrderClosed:
+            await self._provider.void(order_id, idempotency_key=f"void-{order_id}")
+            raise
+
+    async def void(self, command: VoidPayment) -> None:
+        """Let go the hold or the invoice. If there is none yet, an authorize that comes later is refused.
+
+        Raises `ProviderTimeout`.
+        """
+        async with self._database.transaction() as session:
+            if (await self._load(session, command.order_id)).status == "voided":
+                return
+        # Also with no hold on record: the provider may hold the amount of an answer that never came.
+        await self._provider.void(command.order_id, idempotency_key=f"void-{command.order_id}")
+        async with self._payment(command.order_id) as payment:
+            payment.void(command.order_id, command.reason)
+
+    async def _hold(self, command: AuthorizePayment) -> str | None:
+        if not isinstance(command.payment, CardPayment):
+            return None
+        return await self._provider.authorize(
+            command.order_id,
+            command.payment.token,
+            command.amount_cents,
+            command.currency,
+            idempotency_key=f"authorize-{command.order_id}",
+        )
+
+    async def _load(self, session: AsyncSession, order_id: UUID) -> Payment:
+        return Payment.fold(await self._store.load(session, _stream(order_id)))
+
+    @asynccontextmanager
+    async def _payment(self, order_id: UUID) -> AsyncIterator[Payment]:
+        """The payment to decide on; what it records is saved at the end, with its row."""
+        async with self._database.transaction() as session:
+            payment = await self._load(session, order_id)
+            yield payment
+            if payment.changes:
+                await self._store.append(session, _stream(order_id), payment.version, payment.changes)
+                held = payment.authorized
+                row = {
+                    "order_id": order_id,
+                    "status": payment.status,
+                    "method": held.method if held else None,
+                    "authorized_cents": held.amount_cents if held else None,
+                    "currency": held.currency if held else None,
+                    "version": payment.version + len(payment.changes),
+                }
+                await session.execute(
+                    insert(PaymentRow).values(row).on_conflict_do_update(index_elements=["order_id"], set_=row)
+                )
+
+
+def _stream(order_id: UUID) -> str:
+    return f"payment-{order_id}"

@@ -1,0 +1,188 @@
+"""The catalogue: products brought in from a file, all of them or none, any number of times."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from domains.stores.messages import (
+    CatalogImport,
+    CatalogLine,
+    ProductAdded,
+    ProductPriceChanged,
+    ProductRenamed,
+    StockReceived,
+    StoreOpened,
+)
+from domains.stores.service import STORE
+from events.event import Event
+from events.store import Cause, caused_by
+from kernel.database import Database
+from kernel.errors import InvalidInput
+from kernel.ids import new_id
+
+CHUNK = 500
+_MOST_ERRORS_SHOWN = 20
+
+_STORES = text("SELECT name, id FROM stores.stores")
+_ADD_STORE = text("INSERT INTO stores.stores (id, name, open) VALUES (:id, :name, true)")
+_PRODUCTS = text(
+    "SELECT sku, store_id, name, brand, price_cents, on_hand FROM stores.products JOIN stores.stock USING (sku)"
+    ' WHERE sku = ANY(:skus) ORDER BY sku COLLATE "C" FOR UPDATE'
+)
+_PUT_PRODUCTS = text(
+    "INSERT INTO stores.products (sku, store_id, name, brand, price_cents, currency)"
+    " VALUES (:sku, :store_id, :name, :brand, :price_cents, :currency) ON CONFLICT (sku) DO UPDATE"
+    " SET name = excluded.name, brand = excluded.brand, price_cents = excluded.price_cents"
+)
+_PUT_STOCK = text(
+    "INSERT INTO stores.stock (sku, on_hand, reserved) VALUES (:sku, :on_hand, 0)"
+    " ON CONFLICT (sku) DO UPDATE SET on_hand = excluded.on_hand"
+)
+
+
+def read_catalog(file: Path) -> list[CatalogLine]:
+    """The products of a file of JSON lines `{"sku", "store", "name", "brand", "price_cents"}`.
+
+    Raises `InvalidInput` naming every bad line by number with the rule it breaks (the first 20 of them).
+    """
+    lines: list[CatalogLine] = []
+    errors: list[str] = []
+    first_at: dict[str, int] = {}
+    with file.open("rb") as rows:
+        for number, row in enumerate(rows, 1):
+            if not row.strip():
+                continue
+            try:
+                line = CatalogLine.model_validate_json(row)
+            except ValidationError as error:
+                errors.append(f"line {number}: {_rules(error)}")
+                continue
+            if line.sku in first_at:
+                errors.append(f"line {number}: sku {line.sku} stands on line {first_at[line.sku]} already")
+            first_at.setdefault(line.sku, number)
+            lines.append(line)
+    if errors:
+        more = len(errors) - _MOST_ERRORS_SHOWN
+        shown = errors[:_MOST_ERRORS_SHOWN] + ([f"… and {more} more"] if more > 0 else [])
+        raise InvalidInput("nothing was imported:\n" + "\n".join(shown))
+    return lines
+
+
+async def import_catalog(
+    database: Database,
+    lines: Sequence[CatalogLine],
+    *,
+    currency: str,
+    stock: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> CatalogImport:
+    """Open the stores and add or change the products of a catalogue, in one transaction.
+
+    `stock` tops up each product to so many pieces on hand (never takes any away). `progress` is told how many
+    lines are done. A repeat changes nothing. Raises `InvalidInput` if a product would move to another store.
+    """
+    totals: dict[str, int] = {}
+    with caused_by(Cause(correlation_id=new_id(), causation_id="catalog-import")):
+        async with database.transaction() as session:
+            stores = await _open_stores(session, lines, totals)
+            in_lock_order = sorted(lines, key=lambda line: line.sku)
+            for start in range(0, len(lines), CHUNK):
+                chunk = in_lock_order[start : start + CHUNK]
+                await _import_chunk(session, chunk, stores, currency, stock, totals)
+                progress(start + len(chunk))
+    return CatalogImport.model_validate(totals)
+
+
+async def _open_stores(
+    session: AsyncSession, lines: Sequence[CatalogLine], totals: dict[str, int]
+) -> dict[str, UUID]:
+    stores: dict[str, UUID] = {name: store_id for name, store_id in await session.execute(_STORES)}
+    opened = {name: new_id() for name in dict.fromkeys(line.store for line in lines) if name not in stores}
+    if opened:
+        await session.execute(_ADD_STORE, [{"id": i, "name": name} for name, i in opened.items()])
+        await STORE.record(
+            session, [(f"store-{i}", StoreOpened(store_id=i, name=name)) for name, i in opened.items()]
+        )
+    totals["stores_opened"] = len(opened)
+    return stores | opened
+
+
+async def _import_chunk(
+    session: AsyncSession,
+    lines: Sequence[CatalogLine],
+    stores: Mapping[str, UUID],
+    currency: str,
+    stock: int | None,
+    totals: dict[str, int],
+) -> None:
+    rows = (await session.execute(_PRODUCTS, {"skus": [line.sku for line in lines]})).mappings()
+    known = {row["sku"]: dict(row) for row in rows}
+    changes = [
+        (line, event)
+        for line in lines
+        for event in _changes(line, known.get(line.sku), stores[line.store], currency, stock)
+    ]
+    changed = {line.sku: line for line, _ in changes}.values()
+    if not changed:
+        return
+    await session.execute(
+        _PUT_PRODUCTS,
+        [{**line.model_dump(), "store_id": stores[line.store], "currency": currency} for line in changed],
+    )
+    await session.execute(
+        _PUT_STOCK,
+        [
+            {"sku": line.sku, "on_hand": max(known.get(line.sku, {}).get("on_hand", 0), stock or 0)}
+            for line in changed
+        ],
+    )
+    await STORE.record(session, [(f"product-{line.sku}", event) for line, event in changes])
+    for _, event in changes:
+        counter = _COUNTERS[type(event)]
+        totals[counter] = totals.get(counter, 0) + (event.quantity if isinstance(event, StockReceived) else 1)
+
+
+_COUNTERS: dict[type[Event], str] = {
+    ProductAdded: "products_added",
+    ProductRenamed: "products_renamed",
+    ProductPriceChanged: "prices_changed",
+    StockReceived: "stock_received",
+}
+
+
+def _changes(
+    line: CatalogLine, known: Mapping[str, Any] | None, store_id: UUID, currency: str, stock: int | None
+) -> Iterator[Event]:
+    if known is None:
+        yield ProductAdded(
+            sku=line.sku,
+            store_id=store_id,
+            name=line.name,
+            brand=line.brand,
+            price_cents=line.price_cents,
+            currency=currency,
+        )
+    else:
+        if known["store_id"] != store_id:
+            raise InvalidInput(
+                f"nothing was imported:\nsku {line.sku} is sold by another store than {line.store}",
+                field="store",
+            )
+        if (known["name"], known["brand"]) != (line.name, line.brand):
+            yield ProductRenamed(sku=line.sku, name=line.name, brand=line.brand)
+        if known["price_cents"] != line.price_cents:
+            yield ProductPriceChanged(sku=line.sku, price_cents=line.price_cents, currency=currency)
+    missing = (stock or 0) - (known["on_hand"] if known else 0)
+    if missing > 0:
+        yield StockReceived(sku=line.sku, quantity=missing)
+
+
+def _rules(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'line'}: {problem['msg']}" for problem in error.errors()
+    )

@@ -1,0 +1,94 @@
+"""Every setting of MallBots: one place, read from the environment (`MALLBOTS_…`).
+
+`mallbots up` starts its own servers and writes their addresses to `<data dir>/mall.env`, readable by the
+owner only. Other commands read that file below the environment, so they find a running embedded mall
+without being told, and any other deployment by environment alone.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kernel.errors import Misconfigured
+
+DatabaseName = Literal["orders", "stores", "payments", "depot", "kiosks", "sandbox"]
+DATABASES: Final[tuple[DatabaseName, ...]] = get_args(DatabaseName)
+ADDRESSES_FILE: Final = "mall.env"
+
+
+class Settings(BaseSettings):
+    """The settings of one process; immutable. Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="MALLBOTS_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path(".mallbots"), description="Where the embedded servers keep their data")
+    currency: str = Field("USD", pattern="^[A-Z]{3}$", description="ISO 4217 currency of every price")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+
+    orders_database_url: SecretStr | None = Field(None, description="PostgreSQL of the Orders domain")
+    stores_database_url: SecretStr | None = Field(None, description="PostgreSQL of the Stores domain")
+    payments_database_url: SecretStr | None = Field(None, description="PostgreSQL of the Payments domain")
+    depot_database_url: SecretStr | None = Field(None, description="PostgreSQL of the Depot domain")
+    kiosks_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL of the kiosk gateway: API keys and idempotency keys"
+    )
+    sandbox_database_url: SecretStr | None = Field(None, description="PostgreSQL of the sandbox payment provider")
+    database_pool_size: int = Field(8, ge=1, le=100, description="Most connections of one process to one database")
+
+    temporal_address: str = Field("127.0.0.1:7233", description="Temporal server, host:port")
+    temporal_namespace: str = Field("mallbots", description="Temporal namespace; created if it is missing")
+    temporal_ui_url: str = Field("http://127.0.0.1:8233", description="Temporal Web UI, for links")
+    nats_url: SecretStr | None = Field(None, description="NATS server, nats://[token@]host:port")
+
+    api_host: str = Field("127.0.0.1", description="Address the API listens on")
+    api_port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
+    api_url: str = Field("http://127.0.0.1:8000", description="Where clients of this machine reach the API")
+    answer_timeout: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="How long POST /v1/orders waits for the saga's answer before it says 202",
+    )
+
+    postgres_port: int = Field(
+        54320, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"
+    )
+    nats_port: int = Field(4222, ge=1, le=65535, description="Port of the embedded NATS (`mallbots up`)")
+    temporal_port: int = Field(
+        7233, ge=1, le=65535, description="Port of the embedded Temporal server (`mallbots up`)"
+    )
+    temporal_ui_port: int = Field(
+        8233, ge=1, le=65535, description="Port of the embedded Temporal Web UI (`mallbots up`)"
+    )
+
+    sandbox_timeout: float = Field(
+        2.0, gt=0, le=30, description="How long the sandbox provider keeps a call that it never answers"
+    )
+
+    @classmethod
+    def load(cls, data_dir: Path | None = None) -> "Settings":
+        """The environment first, then the addresses that `mallbots up` wrote to the data directory.
+
+        `data_dir` wins over `MALLBOTS_DATA_DIR`. Raises `pydantic.ValidationError` naming a bad setting.
+        """
+        chosen = data_dir or Path(os.environ.get("MALLBOTS_DATA_DIR", cls.model_fields["data_dir"].default))
+        return cls(_env_file=chosen / ADDRESSES_FILE, data_dir=chosen.absolute())
+
+    def database_url(self, name: DatabaseName) -> str:
+        """The URL of a database, `postgresql+asyncpg://…`. Raises `Misconfigured` where there is none."""
+        url: SecretStr | None = getattr(self, f"{name}_database_url")
+        if url is None:
+            raise Misconfigured(
+                f"MALLBOTS_{name.upper()}_DATABASE_URL is not set and {self.data_dir} holds no embedded mall: "
+                "set it, or run `mallbots up` first"
+            )
+        return url.get_secret_value()
+
+    @cached_property
+    def kiosk_keys_file(self) -> Path:
+        """Where `mallbots` keeps the kiosk keys that it made on this machine, readable by the owner only."""
+        return self.data_dir / "kiosk-keys.json"

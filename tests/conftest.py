@@ -1,0 +1,75 @@
+"""What tests share: real servers, each started once a session."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from domains.depot.service import Depot
+from domains.orders.service import Orders
+from domains.payments.sandbox import Sandbox
+from domains.payments.service import Payments
+from domains.stores.service import Stores
+from kernel.database import Database
+from mallbots.embedded import running_postgres
+from mallbots.migrations import migrate_database
+from mallbots.settings import DATABASES
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A PostgreSQL server; the URL of its admin database."""
+    data_dir: Path = tmp_path_factory.mktemp("postgres")
+    async with running_postgres(data_dir, durable=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def migrated_url(postgres: str) -> str:
+    """A database with every schema in it, as new."""
+    engine = create_async_engine(postgres, isolation_level="AUTOCOMMIT")
+    name = f"test_{uuid4().hex}"
+    async with engine.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    url = make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    for schema in DATABASES:
+        await migrate_database(schema, url)
+    return url
+
+
+@pytest.fixture(scope="session")
+async def database(migrated_url: str) -> AsyncIterator[Database]:
+    """A database with every schema in it. Tests share it: each uses orders and products of its own."""
+    opened = Database("test", migrated_url, pool_size=50)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(scope="session")
+def orders(database: Database) -> Orders:
+    return Orders(database)
+
+
+@pytest.fixture(scope="session")
+def stores(database: Database) -> Stores:
+    return Stores(database)
+
+
+@pytest.fixture(scope="session")
+def sandbox(database: Database) -> Sandbox:
+    return Sandbox(database, timeout=0.05)
+
+
+@pytest.fixture(scope="session")
+def payments(database: Database, sandbox: Sandbox) -> Payments:
+    return Payments(database, sandbox)
+
+
+@pytest.fixture(scope="session")
+def depot(database: Database) -> Depot:
+    return Depot(database)

@@ -1,0 +1,95 @@
+"""The catalogue: imported whole or not at all, any number of times."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from domains.stores.catalog import CHUNK, import_catalog, read_catalog
+from domains.stores.messages import CatalogImport, CatalogLine
+from domains.stores.service import Stores
+from kernel.database import Database
+from kernel.errors import InvalidInput
+from kernel.ids import new_id
+
+
+def catalog(size: int, cents: int = 250, mark: str = "") -> list[CatalogLine]:
+    mark = mark or new_id().hex[-12:]
+    return [
+        CatalogLine(sku=f"{mark}-{n:04}", store=f"Store {mark}", name=f"Thing {n}", price_cents=cents)
+        for n in range(size)
+    ]
+
+
+async def test_an_import_repeated_changes_nothing(database: Database) -> None:
+    lines = catalog(CHUNK + 3)
+    first = await import_catalog(database, lines, currency="USD", stock=10)
+    assert first == CatalogImport(stores_opened=1, products_added=len(lines), stock_received=10 * len(lines))
+    assert await import_catalog(database, lines, currency="USD", stock=10) == CatalogImport()
+    assert await import_catalog(database, lines, currency="USD") == CatalogImport()
+
+
+async def test_an_import_tells_of_every_change_as_an_event(database: Database, stores: Stores) -> None:
+    (line,) = catalog(1)
+    await import_catalog(database, [line], currency="USD", stock=5)
+    changed = line.model_copy(update={"name": "Better thing", "price_cents": 199})
+    assert await import_catalog(database, [changed], currency="USD", stock=8) == CatalogImport(
+        products_renamed=1, prices_changed=1, stock_received=3
+    )
+    async with database.transaction() as session:
+        rows = await session.execute(
+            text("SELECT type, version FROM stores.events WHERE stream = :stream ORDER BY version"),
+            {"stream": f"product-{line.sku}"},
+        )
+        assert [tuple(row) for row in rows] == [
+            ("ProductAdded", 1),
+            ("StockReceived", 2),
+            ("ProductRenamed", 3),
+            ("ProductPriceChanged", 4),
+            ("StockReceived", 5),
+        ]
+    product = await stores.product(line.sku)
+    assert (product.name, product.price_cents, product.available) == ("Better thing", 199, 8)
+
+
+async def test_stock_is_topped_up_and_never_taken_away(database: Database, stores: Stores) -> None:
+    (line,) = catalog(1)
+    await import_catalog(database, [line], currency="USD", stock=8)
+    await import_catalog(database, [line], currency="USD", stock=3)
+    assert (await stores.product(line.sku)).available == 8
+
+
+async def test_a_product_does_not_move_to_another_store(database: Database, stores: Stores) -> None:
+    lines = catalog(2)
+    await import_catalog(database, lines[:1], currency="USD")
+    moved = lines[0].model_copy(update={"store": f"Other {lines[0].sku}"})
+    with pytest.raises(InvalidInput, match="sold by another store"):
+        await import_catalog(database, [lines[1], moved], currency="USD")
+    assert await stores.products_by_sku([lines[1].sku]) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        (
+            '{"sku":"a b","store":"S","name":"N","brand":"","price_cents":1}',
+            "line 2: sku: String should match",
+        ),
+        (
+            '{"sku":"a","store":"S","name":"N","brand":"","price_cents":-1}',
+            "line 2: price_cents: Input should",
+        ),
+        ('{"sku":"a","store":"S","name":"N","brand":"","price_cents":1.5}', "line 2: price_cents"),
+        ('{"sku":"a","store":"","name":"N","brand":"","price_cents":1}', "line 2: store: String should have"),
+        ('{"sku":"a","store":"S","brand":"","price_cents":1}', "line 2: name: Field required"),
+        ("not json", "line 2: line: Invalid JSON"),
+        ('{"sku":"ok","store":"S","name":"N","brand":"","price_cents":1}', "line 2: sku ok stands on line 1"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number_and_the_rule(tmp_path: Path, bad: str, rule: str) -> None:
+    file = tmp_path / "catalog.jsonl"
+    file.write_text('{"sku":"ok","store":"S","name":"N","brand":"","price_cents":1}\n' + bad + "\n")
+    with pytest.raises(InvalidInput) as error:
+        read_catalog(file)
+    assert error.value.message.startswith("nothing was imported:")
+    assert rule in error.value.message

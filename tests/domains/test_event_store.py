@@ -1,0 +1,82 @@
+"""The event store: versions without gaps, one winner, cause on record."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from domains.depot.messages import EVENTS, ShoppingListCancelled
+from domains.depot.tables import DepotEvent
+from events.store import Cause, EventStore, caused_by
+from kernel.database import Database
+from kernel.errors import ConcurrencyConflict, Unavailable
+from kernel.ids import new_id
+
+STORE = EventStore(DepotEvent, EVENTS)
+
+
+def event(reason: str) -> ShoppingListCancelled:
+    return ShoppingListCancelled(order_id=UUID(int=1), reason=reason)
+
+
+async def test_what_was_appended_is_loaded_in_order(database: Database) -> None:
+    stream = f"test-{new_id()}"
+    async with database.transaction() as session:
+        await STORE.append(session, stream, 0, [event("first"), event("second")])
+    async with database.transaction() as session:
+        await STORE.append(session, stream, 2, [event("third")])
+        assert await STORE.load(session, stream) == [event("first"), event("second"), event("third")]
+
+
+async def test_of_two_who_saw_the_same_version_one_wins(database: Database) -> None:
+    stream = f"test-{new_id()}"
+
+    async def append(reason: str) -> None:
+        async with database.transaction() as session:
+            seen = len(await STORE.load(session, stream))
+            await both_have_seen.wait()
+            await STORE.append(session, stream, seen, [event(reason)])
+
+    both_have_seen = asyncio.Barrier(2)
+    outcomes = await asyncio.gather(append("a"), append("b"), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ConcurrencyConflict", "NoneType"]
+    async with database.transaction() as session:
+        assert len(await STORE.load(session, stream)) == 1
+
+
+async def test_of_several_events_saved_together_all_are_saved_or_none(database: Database) -> None:
+    stream = f"test-{new_id()}"
+    async with database.transaction() as session:
+        await STORE.append(session, stream, 0, [event("first")])
+    with pytest.raises(ConcurrencyConflict):
+        async with database.transaction() as session:
+            await STORE.append(session, stream, 0, [event("late"), event("later")])
+    async with database.transaction() as session:
+        assert await STORE.load(session, stream) == [event("first")]
+
+
+async def test_events_carry_the_order_and_the_step_that_caused_them(database: Database) -> None:
+    stream, order_id = f"test-{new_id()}", new_id()
+    with caused_by(Cause(correlation_id=order_id, causation_id="depot.cancel/run/1")):
+        async with database.transaction() as session:
+            await STORE.record(session, [(stream, event("caused")), (stream, event("twice"))])
+    async with database.transaction() as session:
+        rows = await session.execute(
+            text(
+                "SELECT version, correlation_id, causation_id FROM depot.events"
+                " WHERE stream = :stream ORDER BY version"
+            ),
+            {"stream": stream},
+        )
+        assert [tuple(row) for row in rows] == [
+            (1, order_id, "depot.cancel/run/1"),
+            (2, order_id, "depot.cancel/run/1"),
+        ]
+
+
+async def test_a_database_that_is_away_is_told_as_unavailable() -> None:
+    nobody = Database("orders", "postgresql+asyncpg://mallbots:x@127.0.0.1:1/none")
+    with pytest.raises(Unavailable, match="orders database does not answer"):
+        await nobody.ping()
+    await nobody.close()
