@@ -1,0 +1,189 @@
+"""The saga alone: real workflows on Temporal's time-skipping server, with steps that do as the test says."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio import activity
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle
+from temporalio.common import RawValue, WorkflowIDConflictPolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
+from temporalio.worker import Replayer, Worker
+
+from activities.interceptor import StepInterceptor
+from domains.orders.messages import OrderAnswer
+from domains.payments.messages import CardPayment
+from domains.stores.messages import Reservation
+from kernel.ids import new_id
+from kernel.messages import DomainName
+from mallbots.embedded import find_binary
+from tests.samples import line, priced
+from workflows.attributes import ALL
+from workflows.client import workflow_id
+from workflows.messages import OrderOutcome, OrderRequest, SagaAccount
+from workflows.order import OrderWorkflow
+from workflows.steps import WORKFLOW_QUEUE
+
+Behaviour = Callable[[int], Awaitable[None]]
+"""What an activity does before it succeeds; it is given the number of the attempt."""
+
+DOMAINS: tuple[DomainName, ...] = ("orders", "stores", "payments", "depot")
+
+
+@dataclass
+class Domains:
+    """The four domains as the saga sees them. `done` lists what each order's saga has done, in order."""
+
+    client: Client
+    done: dict[UUID, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _behaviours: dict[tuple[UUID, str], Behaviour] = field(default_factory=dict)
+    _workers: dict[str, Worker] = field(default_factory=dict)
+
+    def when(self, order_id: UUID, name: str, behave: Behaviour) -> None:
+        """Let an activity of an order do this first, on each attempt."""
+        self._behaviours[order_id, name] = behave
+
+    async def up(self, domain: DomainName) -> None:
+        """Start the domain's worker."""
+        worker = Worker(self.client, task_queue=domain, activities=[self._act], interceptors=[StepInterceptor()])
+        self._workers[domain] = worker
+        await worker.__aenter__()
+
+    async def down(self, domain: DomainName) -> None:
+        """Stop the domain's worker."""
+        await self._workers.pop(domain).__aexit__(None, None, None)
+
+    @activity.defn(dynamic=True)
+    async def _act(self, args: Sequence[RawValue]) -> Any:
+        info = activity.info()
+        command = activity.payload_converter().from_payload(args[0].payload, dict)
+        order_id = UUID(command["order"]["order_id"] if "order" in command else command["order_id"])
+        if behave := self._behaviours.get((order_id, info.activity_type)):
+            await behave(info.attempt)
+        self.done[order_id].append(info.activity_type)
+        if info.activity_type == "stores.reserve":
+            return Reservation.of([priced(quantity=2, cents=450)])
+        if info.activity_type == "orders.approve":
+            return OrderAnswer(
+                order_id=order_id, currency="USD", pickup_code="BCDFGH", total_cents=900, items=[priced()]
+            )
+        return None
+
+
+@dataclass
+class Story:
+    """One order in the hands of its workflow."""
+
+    env: WorkflowEnvironment
+    domains: Domains
+    request: OrderRequest
+    handle: WorkflowHandle[OrderWorkflow, OrderOutcome]
+
+    @property
+    def id(self) -> UUID:
+        return self.request.order_id
+
+    @property
+    def done(self) -> list[str]:
+        return self.domains.done[self.id]
+
+    async def begin(self) -> None:
+        """Start the workflow."""
+        await self.domains.client.start_workflow(
+            OrderWorkflow.run, self.request, id=self.handle.id, task_queue=WORKFLOW_QUEUE
+        )
+
+    async def answer(self) -> OrderAnswer:
+        """Start the workflow, or find it, and wait for the kiosk's answer."""
+        start: WithStartWorkflowOperation[OrderWorkflow, OrderOutcome] = WithStartWorkflowOperation(
+            OrderWorkflow.run,
+            self.request,
+            id=self.handle.id,
+            task_queue=WORKFLOW_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
+        answer: OrderAnswer = await self.domains.client.execute_update_with_start_workflow(
+            "answer", id="answer", result_type=OrderAnswer, start_workflow_operation=start
+        )
+        return answer
+
+    async def account(self) -> SagaAccount:
+        """What the workflow tells of itself."""
+        account: SagaAccount = await self.handle.query("saga", result_type=SagaAccount)
+        return account
+
+    async def until(self, happened: Callable[[SagaAccount], bool]) -> None:
+        """Wait until the workflow tells so."""
+        async with asyncio.timeout(10):
+            while not happened(await self.account()):
+                pass
+
+    async def let_pass(self, time: timedelta) -> None:
+        """Let so much of the workflow's time pass, at once."""
+        await self.env.fast_forward(self.handle, time)
+
+    async def end(self) -> OrderOutcome:
+        """Skip all waiting until the workflow ends, and return how it did."""
+        await self.env.fast_forward(self.handle)
+        return await self.handle.result()
+
+    async def replays(self) -> None:
+        """The history replays on the code of today."""
+        history = await self.handle.fetch_history()
+        await Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter).replay_workflow(history)
+
+
+@pytest.fixture(scope="session")
+async def env() -> AsyncIterator[WorkflowEnvironment]:
+    """A Temporal server that can skip time."""
+    async with await WorkflowEnvironment.start_time_skipping_v2(
+        ts_config=TimeSkippingConfig(enabled=False),  # only when a test says so
+        dev_server_existing_path=str(find_binary("temporal")),
+        dev_server_extra_args=[
+            part
+            for setting in (
+                "frontend.WorkflowTimeSkippingEnabled=true",
+                "history.transferProcessorMaxPollRPS=10000",
+                'history.timerProcessorMaxTimeShift="10ms"',
+            )
+            for part in ("--dynamic-config-value", setting)
+        ],
+        data_converter=pydantic_data_converter,
+        search_attributes=ALL,
+    ) as env:
+        yield env
+
+
+@pytest.fixture(scope="session")
+async def domains(env: WorkflowEnvironment) -> AsyncIterator[Domains]:
+    """Every worker, with steps that do as the test says."""
+    domains = Domains(env.client)
+    for domain in DOMAINS:
+        await domains.up(domain)
+    async with Worker(env.client, task_queue=WORKFLOW_QUEUE, workflows=[OrderWorkflow]):
+        yield domains
+    for domain in DOMAINS:
+        await domains.down(domain)
+
+
+@pytest.fixture
+async def story(env: WorkflowEnvironment, domains: Domains) -> AsyncIterator[Story]:
+    """An order that has not begun yet. Whatever becomes of it, its history must replay."""
+    request = OrderRequest(
+        order_id=new_id(),
+        kiosk="kiosk-1",
+        customer="ada",
+        lines=[line("tea", 2)],
+        payment=CardPayment(token="tok_approved"),
+        currency="USD",
+    )
+    handle = env.client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(request.order_id))
+    story = Story(env, domains, request, handle)
+    yield story
+    await story.replays()

@@ -1,0 +1,135 @@
+"""The Temporal workers: of all domains, or of those that are named.
+
+`python worker.py` runs everything; `python worker.py --domain stores --domain depot` runs two of the domains;
+`--domain workflows` runs the sagas themselves, without any domain's steps.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.depot import DepotActivities
+from activities.interceptor import StepInterceptor
+from activities.orders import OrderActivities
+from activities.payments import PaymentActivities
+from activities.stores import StoreActivities
+from domains.depot.service import Depot
+from domains.orders.service import Orders
+from domains.payments.sandbox import Sandbox
+from domains.payments.service import Payments
+from domains.stores.service import Stores
+from kernel.database import Database
+from mallbots.logs import configure_logging
+from mallbots.settings import DatabaseName, Settings
+from mallbots.temporal import connect
+from workflows.order import OrderWorkflow
+from workflows.steps import WORKFLOW_QUEUE
+
+# A killed worker's workflows wait this long for it before another takes them; the default is 10 s.
+STICKY_TIMEOUT: Final = timedelta(seconds=1)
+GRACE: Final = timedelta(seconds=5)
+
+Databases = Callable[[DatabaseName], Database]
+
+
+def _orders(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
+    activities = OrderActivities(Orders(database("orders")))
+    return [activities.place, activities.approve, activities.reject, activities.cancel]
+
+
+def _stores(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
+    activities = StoreActivities(Stores(database("stores")))
+    return [activities.reserve, activities.release]
+
+
+def _payments(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
+    provider = Sandbox(database("sandbox"), timeout=settings.sandbox_timeout)
+    activities = PaymentActivities(Payments(database("payments"), provider))
+    return [activities.authorize, activities.void]
+
+
+def _depot(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
+    activities = DepotActivities(Depot(database("depot")))
+    return [activities.schedule, activities.cancel]
+
+
+DOMAINS: Final[dict[str, Callable[[Settings, Databases], list[Callable[..., Any]]]]] = {
+    "orders": _orders,
+    "stores": _stores,
+    "payments": _payments,
+    "depot": _depot,
+}
+CHOICES: Final = (WORKFLOW_QUEUE, *DOMAINS)
+
+
+def run(domains: Sequence[str] = ()) -> None:
+    """Run the workers of these domains (of all, if none is named) until SIGTERM or Ctrl-C."""
+    settings = Settings.load()
+    configure_logging(settings)
+    asyncio.run(_run_until_signal(settings, domains or CHOICES))
+
+
+async def _run_until_signal(settings: Settings, domains: Sequence[str]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = await connect(settings)
+    await run_workers(client, settings, domains, until=stop.wait)
+    # Without this pause a process that used a Temporal client may abort while the interpreter ends
+    # (temporalio/sdk-python#300).
+    await asyncio.sleep(0.05)
+
+
+async def run_workers(
+    client: Client, settings: Settings, domains: Sequence[str], until: Callable[[], Awaitable[Any]]
+) -> None:
+    """Run a worker for each of the domains (and `workflows`) until `until` returns; then let them finish."""
+    async with AsyncExitStack() as stack:
+        opened: dict[DatabaseName, Database] = {}
+
+        def database(name: DatabaseName) -> Database:
+            if name not in opened:
+                opened[name] = Database(name, settings.database_url(name), pool_size=settings.database_pool_size)
+                stack.push_async_callback(opened[name].close)
+            return opened[name]
+
+        for domain in domains:
+            activities = DOMAINS[domain](settings, database) if domain in DOMAINS else []
+            await stack.enter_async_context(
+                Worker(
+                    client,
+                    task_queue=domain,
+                    workflows=[OrderWorkflow] if domain == WORKFLOW_QUEUE else [],
+                    activities=activities,
+                    interceptors=[StepInterceptor()],
+                    sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+                    graceful_shutdown_timeout=GRACE,
+                    max_concurrent_activities=settings.database_pool_size,
+                )
+            )
+        _say_ready()
+        await until()
+
+
+def _say_ready() -> None:
+    """Tell whoever started this process that it works, by the file it named."""
+    if ready_file := os.environ.get("MALLBOTS_READY_FILE"):
+        Path(ready_file).touch()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--domain", action="append", choices=CHOICES, default=[], help="run this one; may be repeated"
+    )
+    run(parser.parse_args().domain)

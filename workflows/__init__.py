@@ -1,0 +1,1 @@
+"""The story of an order; deterministic, no I/O."""

@@ -1,0 +1,14 @@
+"""The search attributes of an order's workflow, by which operators find it in the Temporal Web UI."""
+
+from typing import Final
+
+from temporalio.common import SearchAttributeKey
+
+ORDER_STATUS: Final = SearchAttributeKey.for_keyword("OrderStatus")
+KIOSK: Final = SearchAttributeKey.for_keyword("Kiosk")
+CUSTOMER: Final = SearchAttributeKey.for_keyword("Customer")
+TOTAL_CENTS: Final = SearchAttributeKey.for_int("TotalCents")
+STUCK: Final = SearchAttributeKey.for_keyword("Stuck")
+"""The activity that needs a person, while there is one; absent otherwise."""
+
+ALL: Final = (ORDER_STATUS, KIOSK, CUSTOMER, TOTAL_CENTS, STUCK)
