@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, Identity, SmallInteger, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel, col
 
 from events.event import Event
@@ -73,29 +73,29 @@ class EventStore:
         self.table = table
         self._types = {event_type.__name__: event_type for event_type in types}
 
-    async def load(self, session: AsyncSession, stream: str) -> list[Event]:
+    async def load(self, connection: AsyncConnection, stream: str) -> list[Event]:
         """The events of a stream, oldest first; empty if there is no such stream."""
         table = self.table
-        rows = await session.scalars(select(table).where(col(table.stream) == stream).order_by(col(table.version)))
+        rows = await connection.scalars(select(table).where(col(table.stream) == stream).order_by(col(table.version)))
         return [self._types[row.type].model_validate(row.data) for row in rows]
 
-    async def append(self, session: AsyncSession, stream: str, seen_version: int, events: Sequence[Event]) -> None:
+    async def append(self, connection: AsyncConnection, stream: str, seen_version: int, events: Sequence[Event]) -> None:
         """Append to a stream that was at `seen_version` when the events were decided.
 
         Raises `ConcurrencyConflict` if it has moved on; the transaction stays usable.
         """
         await self._insert(
-            session, [(stream, seen_version + number, event) for number, event in enumerate(events, 1)]
+            connection, [(stream, seen_version + number, event) for number, event in enumerate(events, 1)]
         )
 
-    async def record(self, session: AsyncSession, entries: Sequence[tuple[str, Event]]) -> None:
+    async def record(self, connection: AsyncConnection, entries: Sequence[tuple[str, Event]]) -> None:
         """Append events of many streams at whatever version each is.
 
         For state kept in rows: the caller's row lock is what orders the writers of a stream.
         """
         table = self.table
         streams = {stream for stream, _ in entries}
-        found = await session.execute(
+        found = await connection.execute(
             select(col(table.stream), func.max(col(table.version)))
             .where(col(table.stream).in_(streams))
             .group_by(col(table.stream))
@@ -105,9 +105,9 @@ class EventStore:
         for stream, event in entries:
             versions[stream] += 1
             rows.append((stream, versions[stream], event))
-        await self._insert(session, rows)
+        await self._insert(connection, rows)
 
-    async def _insert(self, session: AsyncSession, entries: Sequence[tuple[str, int, Event]]) -> None:
+    async def _insert(self, connection: AsyncConnection, entries: Sequence[tuple[str, int, Event]]) -> None:
         cause = _cause.get()
         rows = [
             {
@@ -129,6 +129,6 @@ class EventStore:
             .on_conflict_do_nothing(index_elements=["stream", "version"])
             .returning(col(self.table.position))
         )
-        written = await session.execute(statement, rows)
+        written = await connection.execute(statement, rows)
         if len(written.all()) != len(rows):
             raise ConcurrencyConflict(f"{rows[0]['stream']} has moved on: load it and decide again")

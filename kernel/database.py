@@ -7,7 +7,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncConnection, create_async_engine
 
 from kernel.errors import Unavailable
 
@@ -49,15 +49,15 @@ class Database:
         )
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A session in a transaction: committed at the end, rolled back on any exception.
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction: committed at the end, rolled back on any exception.
 
         Raises `Unavailable` when the server is away, also when that happens at the commit (whose effect is
         then unknown: repeat the whole, it is idempotent).
         """
         try:
-            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
-                yield session
+            async with AsyncConnection(self.engine, expire_on_commit=False) as connection, connection.begin():
+                yield connection
         except _AWAY as error:
             raise Unavailable(f"the {self.name} database does not answer") from error
         except DBAPIError as error:
@@ -69,8 +69,8 @@ class Database:
 
     async def ping(self) -> None:
         """Return if the database answers; raise `Unavailable` if not."""
-        async with self.transaction() as session:
-            await session.execute(text("SELECT 1"))
+        async with self.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
         """Give all connections back."""

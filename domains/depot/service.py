@@ -43,13 +43,13 @@ class Depot:
     async def schedule(self, command: ScheduleShopping) -> None:
         """Make the shopping list of an order. Raises `OrderClosed` if it was cancelled before."""
         order = {"order_id": command.order_id}
-        async with self._database.transaction() as session:
-            if not (await session.execute(_CLAIM, {**order, "status": "scheduled"})).first():
-                if (await session.execute(_STATUS, order)).scalar_one() == "cancelled":
+        async with self._database.transaction() as connection:
+            if not (await connection.execute(_CLAIM, {**order, "status": "scheduled"})).first():
+                if (await connection.execute(_STATUS, order)).scalar_one() == "cancelled":
                     raise OrderClosed(f"the shopping list of order {command.order_id} has been cancelled")
                 return
             stops = plan_stops(command.lines)
-            await session.execute(
+            await connection.execute(
                 _ADD_ITEMS,
                 [
                     {**order, "stop": number, "store": stop.store, **item.model_dump()}
@@ -58,18 +58,18 @@ class Depot:
                 ],
             )
             event = ShoppingListScheduled(order_id=command.order_id, stops=stops)
-            await STORE.append(session, _stream(command.order_id), 0, [event])
+            await STORE.append(connection, _stream(command.order_id), 0, [event])
 
     async def cancel(self, command: CancelShopping) -> None:
         """Drop the list. If there is none yet, a schedule that comes later is refused."""
         order = {"order_id": command.order_id}
-        async with self._database.transaction() as session:
-            if not (await session.execute(_CLAIM, {**order, "status": "cancelled"})).first():
-                if (await session.execute(_STATUS, order)).scalar_one() == "cancelled":
+        async with self._database.transaction() as connection:
+            if not (await connection.execute(_CLAIM, {**order, "status": "cancelled"})).first():
+                if (await connection.execute(_STATUS, order)).scalar_one() == "cancelled":
                     return
-                await session.execute(_SET_CANCELLED, order)
+                await connection.execute(_SET_CANCELLED, order)
             event = ShoppingListCancelled(order_id=command.order_id, reason=command.reason)
-            await STORE.record(session, [(_stream(command.order_id), event)])
+            await STORE.record(connection, [(_stream(command.order_id), event)])
 
 
 def _stream(order_id: UUID) -> str:

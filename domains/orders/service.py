@@ -73,19 +73,19 @@ class Orders:
         return (await self._load(order_id)).answer
 
     async def _load(self, order_id: UUID) -> Order:
-        async with self._database.transaction() as session:
-            return Order.fold(await self._store.load(session, _stream(order_id)))
+        async with self._database.transaction() as connection:
+            return Order.fold(await self._store.load(connection, _stream(order_id)))
 
     @asynccontextmanager
     async def _order(self, order_id: UUID) -> AsyncIterator[Order]:
         """The order to decide on; what it records is saved at the end, with its row."""
         try:
-            async with self._database.transaction() as session:
-                order = Order.fold(await self._store.load(session, _stream(order_id)))
+            async with self._database.transaction() as connection:
+                order = Order.fold(await self._store.load(connection, _stream(order_id)))
                 yield order
                 if order.changes:
-                    await self._store.append(session, _stream(order_id), order.version, order.changes)
-                    await session.execute(_upsert(order))
+                    await self._store.append(connection, _stream(order_id), order.version, order.changes)
+                    await connection.execute(_upsert(order))
         except IntegrityError as error:
             # The one constraint left: an open order has drawn the same pickup code. Draw again.
             raise ConcurrencyConflict(f"order {order_id} could not be saved: {error.orig}") from error

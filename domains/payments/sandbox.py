@@ -81,9 +81,9 @@ class Sandbox:
     ) -> str:
         """As `PaymentProvider.authorize`."""
         asked = {"order_id": order_id, "token": token, "amount_cents": amount_cents, "currency": currency}
-        async with self._database.transaction() as session:
+        async with self._database.transaction() as connection:
             call = (
-                await session.execute(_CALL, {"id": new_id(), "idempotency_key": idempotency_key, **asked})
+                await connection.execute(_CALL, {"id": new_id(), "idempotency_key": idempotency_key, **asked})
             ).one()
             if {name: getattr(call, name) for name in asked} != asked:
                 raise IdempotencyKeyReused(f"{idempotency_key} came before with another request")
@@ -91,7 +91,7 @@ class Sandbox:
             refusal = _REFUSALS.get(token) if token in CARD_TOKENS else _UNKNOWN_CARD
             if call.status == "unanswered" and not lost:
                 status = "declined" if refusal else "held"
-                await session.execute(_SET_STATUS, {"id": call.id, "status": status})
+                await connection.execute(_SET_STATUS, {"id": call.id, "status": status})
         if lost or (token == "tok_lost_answer" and call.calls == 1):  # noqa: S105
             await asyncio.sleep(self._timeout)
             raise ProviderTimeout("the payment provider did not answer in time")
@@ -103,5 +103,5 @@ class Sandbox:
 
     async def void(self, order_id: UUID, *, idempotency_key: str) -> None:
         """As `PaymentProvider.void`. Voiding is idempotent by nature here, so the key is not kept."""
-        async with self._database.transaction() as session:
-            await session.execute(_VOID, {"order_id": order_id})
+        async with self._database.transaction() as connection:
+            await connection.execute(_VOID, {"order_id": order_id})

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domains.payments.messages import EVENTS, AuthorizePayment, CardPayment, VoidPayment
 from domains.payments.model import Payment
@@ -32,8 +32,8 @@ class Payments:
         payment was voided before or meanwhile (nothing stays held then).
         """
         order_id = command.order_id
-        async with self._database.transaction() as session:
-            if (await self._load(session, order_id)).is_settled(order_id):
+        async with self._database.transaction() as connection:
+            if (await self._load(connection, order_id)).is_settled(order_id):
                 return
         try:
             reference = await self._hold(command)
@@ -53,8 +53,8 @@ class Payments:
 
         Raises `ProviderTimeout`.
         """
-        async with self._database.transaction() as session:
-            if (await self._load(session, command.order_id)).status == "voided":
+        async with self._database.transaction() as connection:
+            if (await self._load(connection, command.order_id)).status == "voided":
                 return
         # Also with no hold on record: the provider may hold the amount of an answer that never came.
         await self._provider.void(command.order_id, idempotency_key=f"void-{command.order_id}")
@@ -72,17 +72,17 @@ class Payments:
             idempotency_key=f"authorize-{command.order_id}",
         )
 
-    async def _load(self, session: AsyncSession, order_id: UUID) -> Payment:
-        return Payment.fold(await self._store.load(session, _stream(order_id)))
+    async def _load(self, connection: AsyncConnection, order_id: UUID) -> Payment:
+        return Payment.fold(await self._store.load(connection, _stream(order_id)))
 
     @asynccontextmanager
     async def _payment(self, order_id: UUID) -> AsyncIterator[Payment]:
         """The payment to decide on; what it records is saved at the end, with its row."""
-        async with self._database.transaction() as session:
-            payment = await self._load(session, order_id)
+        async with self._database.transaction() as connection:
+            payment = await self._load(connection, order_id)
             yield payment
             if payment.changes:
-                await self._store.append(session, _stream(order_id), payment.version, payment.changes)
+                await self._store.append(connection, _stream(order_id), payment.version, payment.changes)
                 held = payment.authorized
                 row = {
                     "order_id": order_id,
@@ -92,7 +92,7 @@ class Payments:
                     "currency": held.currency if held else None,
                     "version": payment.version + len(payment.changes),
                 }
-                await session.execute(
+                await connection.execute(
                     insert(PaymentRow).values(row).on_conflict_do_update(index_elements=["order_id"], set_=row)
                 )
 

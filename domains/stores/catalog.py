@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domains.stores.messages import (
     CatalogImport,
@@ -88,39 +88,39 @@ async def import_catalog(
     """
     totals: dict[str, int] = {}
     with caused_by(Cause(correlation_id=new_id(), causation_id="catalog-import")):
-        async with database.transaction() as session:
-            stores = await _open_stores(session, lines, totals)
+        async with database.transaction() as connection:
+            stores = await _open_stores(connection, lines, totals)
             in_lock_order = sorted(lines, key=lambda line: line.sku)
             for start in range(0, len(lines), CHUNK):
                 chunk = in_lock_order[start : start + CHUNK]
-                await _import_chunk(session, chunk, stores, currency, stock, totals)
+                await _import_chunk(connection, chunk, stores, currency, stock, totals)
                 progress(start + len(chunk))
     return CatalogImport.model_validate(totals)
 
 
 async def _open_stores(
-    session: AsyncSession, lines: Sequence[CatalogLine], totals: dict[str, int]
+    connection: AsyncConnection, lines: Sequence[CatalogLine], totals: dict[str, int]
 ) -> dict[str, UUID]:
-    stores: dict[str, UUID] = {name: store_id for name, store_id in await session.execute(_STORES)}
+    stores: dict[str, UUID] = {name: store_id for name, store_id in await connection.execute(_STORES)}
     opened = {name: new_id() for name in dict.fromkeys(line.store for line in lines) if name not in stores}
     if opened:
-        await session.execute(_ADD_STORE, [{"id": i, "name": name} for name, i in opened.items()])
+        await connection.execute(_ADD_STORE, [{"id": i, "name": name} for name, i in opened.items()])
         await STORE.record(
-            session, [(f"store-{i}", StoreOpened(store_id=i, name=name)) for name, i in opened.items()]
+            connection, [(f"store-{i}", StoreOpened(store_id=i, name=name)) for name, i in opened.items()]
         )
     totals["stores_opened"] = len(opened)
     return stores | opened
 
 
 async def _import_chunk(
-    session: AsyncSession,
+    connection: AsyncConnection,
     lines: Sequence[CatalogLine],
     stores: Mapping[str, UUID],
     currency: str,
     stock: int | None,
     totals: dict[str, int],
 ) -> None:
-    rows = (await session.execute(_PRODUCTS, {"skus": [line.sku for line in lines]})).mappings()
+    rows = (await connection.execute(_PRODUCTS, {"skus": [line.sku for line in lines]})).mappings()
     known = {row["sku"]: dict(row) for row in rows}
     changes = [
         (line, event)
@@ -130,18 +130,18 @@ async def _import_chunk(
     changed = {line.sku: line for line, _ in changes}.values()
     if not changed:
         return
-    await session.execute(
+    await connection.execute(
         _PUT_PRODUCTS,
         [{**line.model_dump(), "store_id": stores[line.store], "currency": currency} for line in changed],
     )
-    await session.execute(
+    await connection.execute(
         _PUT_STOCK,
         [
             {"sku": line.sku, "on_hand": max(known.get(line.sku, {}).get("on_hand", 0), stock or 0)}
             for line in changed
         ],
     )
-    await STORE.record(session, [(f"product-{line.sku}", event) for line, event in changes])
+    await STORE.record(connection, [(f"product-{line.sku}", event) for line, event in changes])
     for _, event in changes:
         counter = _COUNTERS[type(event)]
         totals[counter] = totals.get(counter, 0) + (event.quantity if isinstance(event, StockReceived) else 1)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domains.stores.messages import (
     EVENTS,
@@ -76,15 +76,15 @@ class Stores:
         `OrderClosed` if the order was released before.
         """
         order = {"order_id": command.order_id}
-        async with self._database.transaction() as session:
-            if not (await session.execute(_CLAIM, {**order, "status": "held"})).first():
-                if (await session.execute(_STATUS, order)).scalar_one() == "released":
+        async with self._database.transaction() as connection:
+            if not (await connection.execute(_CLAIM, {**order, "status": "held"})).first():
+                if (await connection.execute(_STATUS, order)).scalar_one() == "released":
                     raise OrderClosed(f"what was held for order {command.order_id} has been released")
-                return Reservation.of(await _held_lines(session, command.order_id))
+                return Reservation.of(await _held_lines(connection, command.order_id))
             pieces = pieces_by_sku(command.lines)
-            reservation = price(command.lines, await _lock_offers(session, pieces))
-            await _move_reserved(session, pieces, sign=1)
-            await session.execute(
+            reservation = price(command.lines, await _lock_offers(connection, pieces))
+            await _move_reserved(connection, pieces, sign=1)
+            await connection.execute(
                 _ADD_LINES,
                 [
                     {**order, "line": number, **line.model_dump()}
@@ -92,24 +92,24 @@ class Stores:
                 ],
             )
             event = StockReserved(order_id=command.order_id, lines=reservation.lines)
-            await STORE.append(session, _stream(command.order_id), 0, [event])
+            await STORE.append(connection, _stream(command.order_id), 0, [event])
             return reservation
 
     async def release(self, command: ReleaseStock) -> None:
         """Let go what is held for an order. If nothing was held yet, a reserve that comes later is refused."""
         order = {"order_id": command.order_id}
-        async with self._database.transaction() as session:
+        async with self._database.transaction() as connection:
             held: list[PricedLine] = []
-            if not (await session.execute(_CLAIM, {**order, "status": "released"})).first():
-                if (await session.execute(_STATUS, order)).scalar_one() == "released":
+            if not (await connection.execute(_CLAIM, {**order, "status": "released"})).first():
+                if (await connection.execute(_STATUS, order)).scalar_one() == "released":
                     return
-                held = await _held_lines(session, command.order_id)
+                held = await _held_lines(connection, command.order_id)
                 pieces = pieces_by_sku(held)
-                await _lock_offers(session, pieces)
-                await _move_reserved(session, pieces, sign=-1)
-                await session.execute(_SET_RELEASED, order)
+                await _lock_offers(connection, pieces)
+                await _move_reserved(connection, pieces, sign=-1)
+                await connection.execute(_SET_RELEASED, order)
             event = StockReleased(order_id=command.order_id, reason=command.reason, lines=held)
-            await STORE.record(session, [(_stream(command.order_id), event)])
+            await STORE.record(connection, [(_stream(command.order_id), event)])
 
     async def stores(self) -> list[StoreView]:
         """All stores, by name."""
@@ -151,25 +151,25 @@ class Stores:
         return [ProductView.model_validate(row) for row in await self._read(query, values)]
 
     async def _read(self, query: str, values: Mapping[str, Any] | None = None) -> Sequence[Mapping[str, Any]]:
-        async with self._database.transaction() as session:
-            return [dict(row) for row in (await session.execute(text(query), values)).mappings()]
+        async with self._database.transaction() as connection:
+            return [dict(row) for row in (await connection.execute(text(query), values)).mappings()]
 
 
 def _stream(order_id: UUID) -> str:
     return f"reservation-{order_id}"
 
 
-async def _held_lines(session: AsyncSession, order_id: UUID) -> list[PricedLine]:
-    rows = await session.execute(_LINES, {"order_id": order_id})
+async def _held_lines(connection: AsyncConnection, order_id: UUID) -> list[PricedLine]:
+    rows = await connection.execute(_LINES, {"order_id": order_id})
     return [PricedLine.model_validate(dict(row)) for row in rows.mappings()]
 
 
-async def _lock_offers(session: AsyncSession, skus: Iterable[str]) -> dict[str, Offer]:
-    rows = await session.execute(_LOCK_OFFERS, {"skus": list(skus)})
+async def _lock_offers(connection: AsyncConnection, skus: Iterable[str]) -> dict[str, Offer]:
+    rows = await connection.execute(_LOCK_OFFERS, {"skus": list(skus)})
     return {row.pop("sku"): Offer(**row) for row in map(dict, rows.mappings())}
 
 
-async def _move_reserved(session: AsyncSession, pieces: Mapping[str, int], *, sign: int) -> None:
-    await session.execute(
+async def _move_reserved(connection: AsyncConnection, pieces: Mapping[str, int], *, sign: int) -> None:
+    await connection.execute(
         _MOVE_RESERVED, {"skus": list(pieces), "pieces": [sign * number for number in pieces.values()]}
     )

@@ -36,8 +36,8 @@ async def test_an_import_tells_of_every_change_as_an_event(database: Database, s
     assert await import_catalog(database, [changed], currency="USD", stock=8) == CatalogImport(
         products_renamed=1, prices_changed=1, stock_received=3
     )
-    async with database.transaction() as session:
-        rows = await session.execute(
+    async with database.transaction() as connection:
+        rows = await connection.execute(
             text("SELECT type, version FROM stores.events WHERE stream = :stream ORDER BY version"),
             {"stream": f"product-{line.sku}"},
         )

@@ -23,14 +23,14 @@ def schedule() -> ScheduleShopping:
 async def list_of(database: Database, order_id: UUID) -> tuple[str, int, list[str]]:
     """The list's status, its number of items, and the events of its stream."""
     values = {"order_id": order_id, "stream": f"list-{order_id}"}
-    async with database.transaction() as session:
-        status = await session.execute(
+    async with database.transaction() as connection:
+        status = await connection.execute(
             text("SELECT status FROM depot.shopping_lists WHERE order_id = :order_id"), values
         )
-        items = await session.execute(
+        items = await connection.execute(
             text("SELECT count(*) FROM depot.shopping_list_items WHERE order_id = :order_id"), values
         )
-        events = await session.execute(
+        events = await connection.execute(
             text("SELECT type FROM depot.events WHERE stream = :stream ORDER BY version"), values
         )
         return status.scalar_one(), items.scalar_one(), [row.type for row in events]

@@ -22,47 +22,47 @@ def event(reason: str) -> ShoppingListCancelled:
 
 async def test_what_was_appended_is_loaded_in_order(database: Database) -> None:
     stream = f"test-{new_id()}"
-    async with database.transaction() as session:
-        await STORE.append(session, stream, 0, [event("first"), event("second")])
-    async with database.transaction() as session:
-        await STORE.append(session, stream, 2, [event("third")])
-        assert await STORE.load(session, stream) == [event("first"), event("second"), event("third")]
+    async with database.transaction() as connection:
+        await STORE.append(connection, stream, 0, [event("first"), event("second")])
+    async with database.transaction() as connection:
+        await STORE.append(connection, stream, 2, [event("third")])
+        assert await STORE.load(connection, stream) == [event("first"), event("second"), event("third")]
 
 
 async def test_of_two_who_saw_the_same_version_one_wins(database: Database) -> None:
     stream = f"test-{new_id()}"
 
     async def append(reason: str) -> None:
-        async with database.transaction() as session:
-            seen = len(await STORE.load(session, stream))
+        async with database.transaction() as connection:
+            seen = len(await STORE.load(connection, stream))
             await both_have_seen.wait()
-            await STORE.append(session, stream, seen, [event(reason)])
+            await STORE.append(connection, stream, seen, [event(reason)])
 
     both_have_seen = asyncio.Barrier(2)
     outcomes = await asyncio.gather(append("a"), append("b"), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ConcurrencyConflict", "NoneType"]
-    async with database.transaction() as session:
-        assert len(await STORE.load(session, stream)) == 1
+    async with database.transaction() as connection:
+        assert len(await STORE.load(connection, stream)) == 1
 
 
 async def test_of_several_events_saved_together_all_are_saved_or_none(database: Database) -> None:
     stream = f"test-{new_id()}"
-    async with database.transaction() as session:
-        await STORE.append(session, stream, 0, [event("first")])
+    async with database.transaction() as connection:
+        await STORE.append(connection, stream, 0, [event("first")])
     with pytest.raises(ConcurrencyConflict):
-        async with database.transaction() as session:
-            await STORE.append(session, stream, 0, [event("late"), event("later")])
-    async with database.transaction() as session:
-        assert await STORE.load(session, stream) == [event("first")]
+        async with database.transaction() as connection:
+            await STORE.append(connection, stream, 0, [event("late"), event("later")])
+    async with database.transaction() as connection:
+        assert await STORE.load(connection, stream) == [event("first")]
 
 
 async def test_events_carry_the_order_and_the_step_that_caused_them(database: Database) -> None:
     stream, order_id = f"test-{new_id()}", new_id()
     with caused_by(Cause(correlation_id=order_id, causation_id="depot.cancel/run/1")):
-        async with database.transaction() as session:
-            await STORE.record(session, [(stream, event("caused")), (stream, event("twice"))])
-    async with database.transaction() as session:
-        rows = await session.execute(
+        async with database.transaction() as connection:
+            await STORE.record(connection, [(stream, event("caused")), (stream, event("twice"))])
+    async with database.transaction() as connection:
+        rows = await connection.execute(
             text(
                 "SELECT version, correlation_id, causation_id FROM depot.events"
                 " WHERE stream = :stream ORDER BY version"

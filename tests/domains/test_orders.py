@@ -18,8 +18,8 @@ BY_CUSTOMER = Cancellation(by="customer", reason="changed my mind")
 
 
 async def events_of(database: Database, order_id: object) -> list[str]:
-    async with database.transaction() as session:
-        rows = await session.execute(
+    async with database.transaction() as connection:
+        rows = await connection.execute(
             text("SELECT type FROM orders.events WHERE stream = :stream ORDER BY version"),
             {"stream": f"order-{order_id}"},
         )
@@ -148,9 +148,9 @@ async def test_the_row_of_an_order_tells_what_its_stream_tells(orders: Orders, d
     command = place()
     await orders.place(command)
     answer = await orders.approve(ApproveOrder(order_id=command.order_id, lines=[priced()], total_cents=900))
-    async with database.transaction() as session:
+    async with database.transaction() as connection:
         row = (
-            await session.execute(
+            await connection.execute(
                 text("SELECT status, version, total_cents, pickup_code FROM orders.orders WHERE id = :id"),
                 {"id": command.order_id},
             )

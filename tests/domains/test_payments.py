@@ -20,8 +20,8 @@ def void(order_id: UUID) -> VoidPayment:
 
 
 async def holds(database: Database, order_id: UUID) -> list[tuple[str, int]]:
-    async with database.transaction() as session:
-        rows = await session.execute(
+    async with database.transaction() as connection:
+        rows = await connection.execute(
             text("SELECT status, amount_cents FROM sandbox.holds WHERE order_id = :order_id"),
             {"order_id": order_id},
         )
@@ -29,8 +29,8 @@ async def holds(database: Database, order_id: UUID) -> list[tuple[str, int]]:
 
 
 async def events_of(database: Database, order_id: UUID) -> list[str]:
-    async with database.transaction() as session:
-        rows = await session.execute(
+    async with database.transaction() as connection:
+        rows = await connection.execute(
             text("SELECT type FROM payments.events WHERE stream = :stream ORDER BY version"),
             {"stream": f"payment-{order_id}"},
         )

@@ -25,14 +25,14 @@ def release(order_id: UUID) -> ReleaseStock:
 
 
 async def reserved(database: Database, sku: str) -> int:
-    async with database.transaction() as session:
-        found = await session.execute(text("SELECT reserved FROM stores.stock WHERE sku = :sku"), {"sku": sku})
+    async with database.transaction() as connection:
+        found = await connection.execute(text("SELECT reserved FROM stores.stock WHERE sku = :sku"), {"sku": sku})
         return int(found.scalar_one())
 
 
 async def events_of(database: Database, order_id: UUID) -> list[str]:
-    async with database.transaction() as session:
-        rows = await session.execute(
+    async with database.transaction() as connection:
+        rows = await connection.execute(
             text("SELECT type FROM stores.events WHERE stream = :stream ORDER BY version"),
             {"stream": f"reservation-{order_id}"},
         )
@@ -82,8 +82,8 @@ async def test_a_product_that_nobody_sells_is_refused_by_name(stores: Stores) ->
 
 async def test_a_closed_store_sells_nothing(stores: Stores, database: Database) -> None:
     skus = await stocked(database, tea=10)
-    async with database.transaction() as session:
-        await session.execute(
+    async with database.transaction() as connection:
+        await connection.execute(
             text(
                 "UPDATE stores.stores SET open = false"
                 " WHERE id = (SELECT store_id FROM stores.products WHERE sku = :sku)"
@@ -120,8 +120,8 @@ async def test_the_price_of_an_accepted_order_never_changes(stores: Stores, data
     skus = await stocked(database, tea=10)
     command = reserve(line(skus["tea"]))
     first = await stores.reserve(command)
-    async with database.transaction() as session:
-        await session.execute(
+    async with database.transaction() as connection:
+        await connection.execute(
             text("UPDATE stores.products SET price_cents = 999, name = 'Tea!' WHERE sku = :sku"),
             {"sku": skus["tea"]},
         )

@@ -1,0 +1,1 @@
+"""The gateway of kiosks: REST, an API key each."""

@@ -1,0 +1,280 @@
+"""The kiosk API. Each endpoint only translates between HTTP and what does the work."""
+
+from email.message import Message
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+
+from api.kiosk.ordering import Ordering
+from api.kiosk.schemas import (
+    ApprovedOrder,
+    CancellingOrder,
+    Links,
+    Order,
+    OrderToCancel,
+    OrderToPlace,
+    PendingOrder,
+    ProductPage,
+    ProductSearch,
+    StoreList,
+)
+from api.problems import PROBLEM_MEDIA_TYPE, RETRY_AFTER_SECONDS, problem_response
+from api.services import Services
+from domains.stores.messages import ProductView
+from kernel.errors import Refused, Unauthenticated
+from kernel.messages import Sku
+from workflows.messages import SagaAccount
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="KioskKey",
+    description="The kiosk's API key; `mallbots keys create KIOSK` makes one.",
+)
+
+
+def services(request: Request) -> Services:
+    """The services of this process."""
+    found: Services = request.app.state.services
+    return found
+
+
+def ordering(found: Annotated[Services, Depends(services)]) -> Ordering:
+    """What can be done about orders."""
+    return Ordering(found)
+
+
+async def kiosk(
+    found: Annotated[Services, Depends(services)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    """The kiosk that asks. Raises `Unauthenticated`."""
+    if credentials is None:
+        raise Unauthenticated("send your kiosk's key as `Authorization: Bearer KEY`")
+    return await found.kiosk_keys.kiosk_of(credentials.credentials)
+
+
+def json_only(content_type: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
+    """Answer 415 to a body that says it is not JSON: `curl -d` calls everything a form."""
+    if content_type is not None:
+        parsed = Message()
+        parsed["content-type"] = content_type
+        if parsed.get_content_type() != "application/json":
+            raise HTTPException(415, "send the body as `Content-Type: application/json`")
+
+
+ServicesDependency = Annotated[Services, Depends(services)]
+OrderingDependency = Annotated[Ordering, Depends(ordering)]
+Kiosk = Annotated[str, Depends(kiosk)]
+OrderId = Annotated[UUID, Path(description="The order's id")]
+
+
+def problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of an endpoint's problems, by status; those that every endpoint has are added."""
+    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    common = {401: "No key, or not a valid one", 503: "A part of the mall is away; try again"}
+    return {
+        status: {"description": description, "content": content}
+        for status, description in sorted((common | descriptions).items())
+    }
+
+
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+_LOCATION = {"Location": {"description": "The order", "schema": {"type": "string"}}}
+_REPLAYED = {
+    "Idempotent-Replayed": {
+        "description": "`true` if the key came before, and this is the answer to that order",
+        "schema": {"type": "string"},
+    }
+}
+
+router = APIRouter(prefix="/v1", redirect_slashes=False)
+
+
+@router.get(
+    "/stores",
+    operation_id="listStores",
+    summary="All stores",
+    response_description="The stores",
+    tags=["Catalogue"],
+    responses=problems({}),
+)
+async def list_stores(mall: ServicesDependency, kiosk: Kiosk) -> StoreList:
+    """Every store of the mall, by name. One that is not open sells nothing."""
+    return StoreList(items=await mall.stores.stores())
+
+
+@router.get(
+    "/products",
+    operation_id="listProducts",
+    summary="Search the products",
+    response_description="A page of them",
+    tags=["Catalogue"],
+    responses=problems({422: "A parameter breaks a rule"}),
+)
+async def list_products(
+    mall: ServicesDependency,
+    kiosk: Kiosk,
+    search: Annotated[ProductSearch, Query()],
+) -> ProductPage:
+    """Products by sku, a page at a time. Follow `next` as it is."""
+    found = await mall.stores.products(
+        store=search.store, words=search.q, after=search.after or "", limit=search.limit + 1
+    )
+    page = found[: search.limit]
+    if len(found) == len(page):
+        return ProductPage(items=page, next=None)
+    following = search.model_copy(update={"after": page[-1].sku}).model_dump(exclude_defaults=True)
+    return ProductPage(items=page, next=f"/v1/products?{urlencode(following)}")
+
+
+@router.get(
+    "/products/{sku}",
+    operation_id="getProduct",
+    summary="One product",
+    response_description="The product",
+    tags=["Catalogue"],
+    responses=problems({404: "The mall does not sell it", 422: "This can not be a sku"}),
+)
+async def get_product(mall: ServicesDependency, kiosk: Kiosk, sku: Annotated[Sku, Path()]) -> ProductView:
+    """A product with its price and how many pieces can be ordered now."""
+    return await mall.stores.product(sku)
+
+
+@router.post(
+    "/orders",
+    operation_id="placeOrder",
+    summary="Place an order",
+    tags=["Orders"],
+    status_code=201,
+    response_model=ApprovedOrder,
+    dependencies=[Depends(json_only)],
+    responses={
+        201: {"description": "Approved", "headers": {**_LOCATION, **_REPLAYED}},
+        202: {
+            "description": "Safe and on its way, but without an answer yet: ask its `Location` again",
+            "model": PendingOrder,
+            "headers": {**_LOCATION, **_RETRY_AFTER, **_REPLAYED},
+        },
+        **problems(
+            {
+                400: "The body is no JSON",
+                409: "The key was used for another order (`idempotency_key_reused`), or operators ended this "
+                "order without an answer (`order_closed`)",
+                413: "The body is too large",
+                415: "The body is not declared as JSON",
+                422: "Refused: `code` says why, `order_id` names the order and `lines` those to blame. Or a "
+                "field breaks a rule: `invalid_input`, and nothing was ordered",
+                503: "A part of the mall is away. Send the same again with the same key: it stays one order",
+            }
+        ),
+    },
+)
+async def place_order(
+    desk: OrderingDependency,
+    kiosk: Kiosk,
+    body: OrderToPlace,
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            pattern=r"^[\x21-\x7e]{1,200}$",
+            description="The same for every attempt to place this order: 1 to 200 visible ASCII characters",
+        ),
+    ],
+) -> Response:
+    """Places an order and answers as soon as it is approved or refused.
+
+    Send it again with the same key as often as you like, also after an error: it stays one order, and the
+    answer stays the same.
+    """
+    placed = await desk.place(kiosk, key, body)
+    links = Links.of(placed.order_id)
+    headers = {"Location": links.self} | ({"Idempotent-Replayed": "true"} if placed.repeated else {})
+    if placed.answer is None:
+        pending = PendingOrder(id=placed.order_id, links=links)
+        return _json(pending, 202, headers | {"Retry-After": str(RETRY_AFTER_SECONDS)})
+    if placed.answer.refusal is not None:
+        return problem_response(Refused(placed.answer.refusal), order_id=placed.order_id, headers=headers)
+    return _json(ApprovedOrder.of(placed.answer), 201, headers)
+
+
+@router.get(
+    "/orders/{order_id}",
+    operation_id="getOrder",
+    summary="An order of this kiosk",
+    response_description="The order",
+    tags=["Orders"],
+    response_model_exclude_none=True,
+    responses=problems({404: "This kiosk has no such order", 422: "This can not be an order's id"}),
+)
+async def get_order(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> Order:
+    """The order as it is now."""
+    return await desk.order(kiosk, order_id)
+
+
+@router.get(
+    "/orders/{order_id}/saga",
+    operation_id="getSaga",
+    summary="How far the order's saga is",
+    response_description="The saga's account",
+    tags=["Orders"],
+    responses=problems(
+        {
+            404: "This kiosk has no such order, or its saga is so old that it is forgotten",
+            422: "This can not be an order's id",
+            503: "No worker, or no Temporal, is there to tell",
+        }
+    ),
+)
+async def get_saga(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> SagaAccount:
+    """The workflow's own account: every step with its state, attempts, times and undo."""
+    return await desk.saga(kiosk, order_id)
+
+
+@router.post(
+    "/orders/{order_id}/cancel",
+    operation_id="cancelOrder",
+    summary="Cancel an order",
+    response_description="Cancelled: everything is undone",
+    tags=["Orders"],
+    response_model=Order,
+    dependencies=[Depends(json_only)],
+    responses={
+        202: {
+            "description": "It is being undone, which takes a while: ask its `Location` again",
+            "model": CancellingOrder,
+            "headers": {**_LOCATION, **_RETRY_AFTER},
+        },
+        **problems(
+            {
+                400: "The body is no JSON",
+                404: "This kiosk has no such order",
+                409: "It has ended in another way (`order_closed`)",
+                413: "The body is too large",
+                415: "The body is not declared as JSON",
+                422: "A field breaks a rule",
+            }
+        ),
+    },
+)
+async def cancel_order(
+    desk: OrderingDependency,
+    kiosk: Kiosk,
+    order_id: OrderId,
+    body: Annotated[OrderToCancel | None, Body()] = None,
+) -> Response:
+    """Cancels an order: everything that was done for it is undone. Again, it answers the same."""
+    order = await desk.cancel(kiosk, order_id, body.reason if body else "")
+    if order is not None:
+        return _json(order, 200)
+    links = Links.of(order_id)
+    headers = {"Location": links.self, "Retry-After": str(RETRY_AFTER_SECONDS)}
+    return _json(CancellingOrder(id=order_id, links=links), 202, headers)
+
+
+def _json(body: BaseModel, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(body.model_dump_json(exclude_none=True), status, headers, "application/json")

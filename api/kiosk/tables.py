@@ -1,0 +1,45 @@
+"""The tables of the kiosk gateway: who may order, and what each kiosk has ordered under which key."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import DateTime, func
+from sqlmodel import Field, SQLModel
+
+SCHEMA = "kiosks"
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """A key that was given to a kiosk, known only by its hash. A revoked one stays, so that it never works
+    again."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = {"schema": SCHEMA}
+
+    key_hash: str = Field(primary_key=True)
+    kiosk: str = Field(index=True)
+    created_at: datetime | None = Field(
+        default=None,
+        sa_type=DateTime(timezone=True),
+        nullable=False,
+        sa_column_kwargs={"server_default": func.now()},
+    )
+    revoked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class IdempotencyKeyRow(SQLModel, table=True):
+    """The one order that a kiosk's idempotency key stands for; also the record of whose order it is."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = {"schema": SCHEMA}
+
+    kiosk: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    request_hash: str
+    order_id: UUID = Field(unique=True)
+    created_at: datetime | None = Field(
+        default=None,
+        sa_type=DateTime(timezone=True),
+        nullable=False,
+        sa_column_kwargs={"server_default": func.now()},
+    )

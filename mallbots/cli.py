@@ -1,0 +1,147 @@
+"""The command `mallbots`. Each command only reads its options; the work is done in the module it names."""
+
+import asyncio
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from clients.replay_command import replay_command
+from kernel.errors import MallError
+from mallbots import catalog_command, keys
+from mallbots.audit_command import audit_command
+from mallbots.console import MallConsole, complain
+from mallbots.options import DEFAULT_DATA_DIR, DataDir
+from mallbots.settings import Settings
+
+RUN = "Run the mall"
+LOOK = "Look after it"
+PROCESSES = "Its processes, one by one"
+
+
+class Domain(StrEnum):
+    """What a worker may be asked to work for: the sagas themselves, or the steps of a domain."""
+
+    WORKFLOWS = "workflows"
+    ORDERS = "orders"
+    STORES = "stores"
+    PAYMENTS = "payments"
+    DEPOT = "depot"
+
+
+app = typer.Typer(
+    help="A mall that sells by kiosk and shops by robot: each order is one durable Temporal saga.",
+    epilog="Start with `mallbots up`. While it runs, the other commands find it by themselves; "
+    "`mallbots COMMAND --help` says more about each.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.command(rich_help_panel=RUN)
+def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Run the whole mall on this machine until Ctrl-C.
+
+    Starts PostgreSQL, NATS and Temporal, brings the schemas up to date, fills the mall with a small
+    catalogue on the first start, and runs the workers and the API. All data stays in the data directory.
+
+    Its ports are settings (`mallbots settings`), for example: `MALLBOTS_API_PORT=8001 mallbots up`.
+    """
+    from mallbots.up import run
+
+    run(data_dir)
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Check this machine and the running mall, and say how to mend what is wrong.
+
+    Exits with 1 when something is wrong. That no mall is running is not wrong.
+    """
+    from mallbots.doctor import Outcome, examine, report
+
+    checks = asyncio.run(examine(data_dir))
+    MallConsole().print(report(checks))
+    if any(check.outcome is Outcome.PROBLEM for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=LOOK)
+def settings(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """List every setting: its variable, its value, where that comes from, and what it means.
+
+    A variable of the environment wins over what a running mall has written to `mall.env`.
+    """
+    from mallbots.settings_table import settings_table
+
+    MallConsole().print(settings_table(data_dir))
+
+
+@app.command(rich_help_panel=PROCESSES)
+def worker(
+    domain: Annotated[
+        list[Domain] | None, typer.Option(help="Work for this domain only; can be given again.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Run the Temporal workers: of all domains, or of those that are named.
+
+    For example: `mallbots worker --domain stores --domain depot`
+    """
+    from worker import run
+
+    run(list(domain or []))
+
+
+@app.command(rich_help_panel=PROCESSES)
+def api(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Serve the API on `MALLBOTS_API_HOST` and `MALLBOTS_API_PORT`."""
+    import uvicorn
+
+    from mallbots.logs import configure_logging
+
+    chosen = Settings.load(data_dir)
+    configure_logging(chosen)
+    uvicorn.run(
+        "api.app:create_app",
+        factory=True,
+        host=chosen.api_host,
+        port=chosen.api_port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level=chosen.log_level,
+        timeout_graceful_shutdown=3,
+    )
+
+
+@app.command(rich_help_panel=PROCESSES)
+def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Bring the schemas of all databases up to date; `mallbots up` does it by itself."""
+    from mallbots.migrations import migrate as migrate_databases
+
+    asyncio.run(migrate_databases(Settings.load(data_dir)))
+
+
+app.command("replay", rich_help_panel=RUN)(replay_command)
+app.command("audit", rich_help_panel=LOOK)(audit_command)
+app.add_typer(catalog_command.app, name="catalog", rich_help_panel=LOOK)
+app.add_typer(keys.app, name="keys", rich_help_panel=LOOK)
+
+
+def main() -> None:
+    """The entry point: an error of the mall is one line and exit code 1, never a stack trace."""
+    try:
+        app()
+    except MallError as error:
+        complain(error.message)
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        for wrong in error.errors():
+            complain(f"MALLBOTS_{str(wrong['loc'][0]).upper()}: {wrong['msg']}")
+    sys.exit(1)

@@ -1,0 +1,200 @@
+"""`mallbots doctor`: what the mall needs on this machine, whether it is there, and how to mend it."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import httpx
+from rich.markup import escape
+from rich.table import Table
+
+from kernel.errors import MallError
+from mallbots import embedded
+from mallbots.settings import DATABASES, DatabaseName, Settings
+from mallbots.supervisor import is_owned, running_parts
+from mallbots.temporal import connect
+from mallbots.up import Port, ports
+
+NEEDED_PYTHON: Final = (3, 11)
+NEEDED_DISK: Final = 1 << 30
+
+_ANSWER_WITHIN = 5.0
+_START_IT = "start the mall with `mallbots up`, or look into its logs"
+
+
+class Outcome(StrEnum):
+    """What became of a check."""
+
+    OK = "ok"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; for a problem, `mend` says what to do."""
+
+    subject: str
+    outcome: Outcome
+    finding: str
+    mend: str = ""
+
+
+async def examine(data_dir: Path) -> list[Check]:
+    """Checks this machine and the mall of `data_dir`, an absolute path; also one without a mall is in order.
+
+    Raises `pydantic.ValidationError` when a setting is wrong.
+    """
+    running = is_owned(data_dir)
+    # While no mall runs, only what the environment names is expected to answer.
+    settings = Settings.load(data_dir) if running else Settings(data_dir=data_dir)
+    checks = [_python(), *map(_program, _PROGRAMS), _data_dir(settings.data_dir), _disk(settings.data_dir)]
+    ours = running_parts(settings.data_dir) if running else {}
+    checks += [_port(port, port.part in ours) for port in ports(settings)]
+    checks += await asyncio.gather(
+        *(
+            _answer(f"database {name}", f"{name}_database_url", settings, partial(_database, name))
+            for name in DATABASES
+        ),
+        _answer("NATS", "nats_url", settings, _nats),
+        _answer("Temporal", "temporal_address", settings, _temporal),
+        _answer("API", "api_url", settings, _api),
+    )
+    # The interpreter may abort if it exits while Temporal's client still calls back.
+    await asyncio.sleep(0.05)
+    return checks
+
+
+def report(checks: list[Check]) -> Table:
+    """The checks as a table."""
+    colours = {Outcome.OK: "green", Outcome.PROBLEM: "red", Outcome.SKIPPED: "dim"}
+    table = Table(title="What the mall needs", title_justify="left")
+    table.add_column("Check")
+    table.add_column("Outcome")
+    table.add_column("Finding", overflow="fold")
+    table.add_column("How to mend it", overflow="fold")
+    for check in checks:
+        outcome = f"[{colours[check.outcome]}]{check.outcome}[/]"
+        table.add_row(check.subject, outcome, escape(check.finding), escape(check.mend))
+    return table
+
+
+_PROGRAMS: Final[dict[str, tuple[Callable[[str], Path], str]]] = {
+    "postgres": (embedded.postgres_binary, "--version"),
+    "initdb": (embedded.postgres_binary, "--version"),
+    "nats-server": (embedded.find_binary, "--version"),
+    "temporal": (embedded.find_binary, "--version"),
+}
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info >= NEEDED_PYTHON:
+        return Check("Python", Outcome.OK, version)
+    return Check("Python", Outcome.PROBLEM, version, "use Python 3.11 or newer")
+
+
+def _program(name: str) -> Check:
+    find, version_option = _PROGRAMS[name]
+    try:
+        answer = subprocess.run(
+            (find(name), version_option), capture_output=True, text=True, timeout=10, check=True
+        )
+    except MallError as error:
+        return Check(name, Outcome.PROBLEM, "missing", error.message)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check(name, Outcome.PROBLEM, f"does not run: {error}", "install MallBots again on this machine")
+    return Check(name, Outcome.OK, answer.stdout.strip().splitlines()[0])
+
+
+def _data_dir(data_dir: Path) -> Check:
+    home = _nearest(data_dir)
+    if not os.access(home, os.W_OK | os.X_OK):
+        return Check(
+            "data directory", Outcome.PROBLEM, f"{home} cannot be written to", "choose another: --data-dir"
+        )
+    return Check("data directory", Outcome.OK, str(data_dir) + ("" if home == data_dir else " (not made yet)"))
+
+
+def _disk(data_dir: Path) -> Check:
+    free = shutil.disk_usage(_nearest(data_dir)).free
+    finding = f"{free / (1 << 30):.1f} GiB free"
+    if free >= NEEDED_DISK:
+        return Check("disk", Outcome.OK, finding)
+    return Check("disk", Outcome.PROBLEM, finding, "free 1 GiB, or choose another place: --data-dir")
+
+
+def _nearest(path: Path) -> Path:
+    """`path`, or the folder that it would be made in."""
+    # Unlike Path.exists, this takes what we may not look into as not there.
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+
+
+def _port(port: Port, ours: bool) -> Check:
+    subject = f"port {port.number}"
+    if ours:
+        return Check(subject, Outcome.OK, f"used by our {port.part}")
+    trouble = port.trouble()
+    if trouble is None:
+        return Check(subject, Outcome.OK, f"free for {port.part}")
+    return Check(subject, Outcome.PROBLEM, f"not free for {port.part}", trouble)
+
+
+async def _answer(
+    subject: str, setting: str, settings: Settings, ask: Callable[[Settings], Awaitable[Check]]
+) -> Check:
+    """Asks a server, if the settings say where it is."""
+    if setting not in settings.model_fields_set:
+        return Check(subject, Outcome.SKIPPED, "not running")
+    try:
+        return await asyncio.wait_for(ask(settings), _ANSWER_WITHIN)
+    except TimeoutError:
+        return Check(subject, Outcome.PROBLEM, f"no answer within {_ANSWER_WITHIN:g} s", _START_IT)
+    except Exception as error:  # whatever a client raises is the finding
+        return Check(subject, Outcome.PROBLEM, f"no answer: {_brief(error)}", _START_IT)
+
+
+async def _database(name: DatabaseName, settings: Settings) -> Check:
+    url = settings.database_url(name).replace("postgresql+asyncpg://", "postgresql://", 1)
+    connection = await asyncpg.connect(url)
+    try:
+        version = await connection.fetchval("SHOW server_version")
+        migrated = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{name}.alembic_version")
+    finally:
+        await connection.close()
+    if migrated:
+        return Check(f"database {name}", Outcome.OK, f"PostgreSQL {version}, schema {name}")
+    finding = f"PostgreSQL {version}, without the schema {name}"
+    return Check(f"database {name}", Outcome.PROBLEM, finding, "run `mallbots migrate`")
+
+
+async def _nats(settings: Settings) -> Check:
+    await embedded.nats_answers(settings.nats_url.get_secret_value() if settings.nats_url else "")
+    return Check("NATS", Outcome.OK, "answers, with JetStream")
+
+
+async def _temporal(settings: Settings) -> Check:
+    client = await connect(settings)
+    await client.count_workflows()
+    return Check("Temporal", Outcome.OK, f"answers, with the namespace {client.namespace}")
+
+
+async def _api(settings: Settings) -> Check:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{settings.api_url}/readyz")
+    if answer.status_code == httpx.codes.OK:
+        return Check("API", Outcome.OK, "ready")
+    return Check("API", Outcome.PROBLEM, f"not ready: {answer.text}", "mend what it names")
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

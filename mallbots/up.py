@@ -1,0 +1,333 @@
+"""`mallbots up`: the whole mall on this machine, as child processes of one supervisor."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from kernel.errors import Misconfigured
+from mallbots import embedded
+from mallbots.console import MallConsole
+from mallbots.embedded import CREDENTIALS_FILE, Credentials, Postgres
+from mallbots.files import write_private
+from mallbots.settings import ADDRESSES_FILE, DATABASES, Settings
+from mallbots.supervisor import Child, Part, State, Supervisor, end_leftovers, sole_owner
+from mallbots.temporal import prepare_namespace
+
+MAIN_DATABASE: Final = "mallbots"
+SANDBOX_DATABASE: Final = "sandbox"
+
+_REFRESH_EVERY = 1.0
+_COLOURS = {State.UP: "green", State.DOWN: "red", State.STOPPED: "dim"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port that the mall listens on, the part that does, and the setting that says so."""
+
+    part: str
+    setting: str
+    host: str
+    number: int
+
+    def trouble(self) -> str | None:
+        """Why nobody can listen on it now, as one line with what to do; None if it is free."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            socket.create_server((self.host, self.number), family=family).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {self.number} is taken: stop what uses it or set {self.setting}"
+            return f"cannot listen on {self.host}:{self.number} ({error.strerror}): set {self.setting}"
+        return None
+
+
+def ports(settings: Settings) -> list[Port]:
+    """Every port that a mall with these settings listens on."""
+    return [
+        Port("postgres", "MALLBOTS_POSTGRES_PORT", embedded.HOST, settings.postgres_port),
+        Port("nats", "MALLBOTS_NATS_PORT", embedded.HOST, settings.nats_port),
+        Port("temporal", "MALLBOTS_TEMPORAL_PORT", embedded.HOST, settings.temporal_port),
+        Port("temporal", "MALLBOTS_TEMPORAL_UI_PORT", embedded.HOST, settings.temporal_ui_port),
+        Port("api", "MALLBOTS_API_PORT", settings.api_host, settings.api_port),
+    ]
+
+
+def run(data_dir: Path) -> None:
+    """Opens the mall that lives in `data_dir` and keeps it open until SIGINT, SIGTERM or SIGHUP.
+
+    Its settings come from the environment alone: the file that an earlier run left says what was, not what
+    shall be. Raises `MallError` when the mall cannot open, after all that was started has been stopped.
+    """
+    settings = Settings(data_dir=data_dir.absolute())
+    os.umask(0o077)
+    embedded.make_data_dir(settings.data_dir)
+    console = MallConsole()
+    with sole_owner(settings.data_dir):
+        leftovers = end_leftovers(settings.data_dir)
+        if leftovers:
+            console.say(f"ended what an earlier run left: {', '.join(leftovers)}")
+        _check_ports(settings)
+        asyncio.run(_Mall(settings, console).run())
+
+
+def _check_ports(settings: Settings) -> None:
+    """Raises `Misconfigured` for the first port that is set twice or is not free."""
+    seen: dict[int, Port] = {}
+    for port in ports(settings):
+        other = seen.setdefault(port.number, port)
+        if other is not port:
+            raise Misconfigured(f"{other.setting} and {port.setting} are both {port.number}: change one of them")
+        trouble = port.trouble()
+        if trouble is not None:
+            raise Misconfigured(trouble)
+
+
+class _Mall:
+    """One run of the mall, from the first server to the last stop."""
+
+    def __init__(self, settings: Settings, console: MallConsole) -> None:
+        self._credentials = Credentials.of(settings.data_dir)
+        self._postgres = Postgres(settings.data_dir, settings.postgres_port, self._credentials.postgres_password)
+        self._addresses = addresses(settings, self._postgres, self._credentials)
+        self._settings = Settings.model_validate({"data_dir": settings.data_dir, **self._addresses})
+        self._console = console
+        self._supervisor = Supervisor(settings.data_dir, console.say)
+        self._http = httpx.AsyncClient(trust_env=False)
+
+    async def run(self) -> None:
+        """Opens, waits for the signal, and stops everything, also when opening fails."""
+        asked_to_stop = _stop_signals()
+        display = asyncio.create_task(self._display()) if self._console.is_terminal else None
+        try:
+            if await _unless(asked_to_stop, self._open()):
+                self._announce()
+                await asked_to_stop.wait()
+        finally:
+            self._console.say("closing the mall")
+            await self._supervisor.stop()
+            await self._http.aclose()
+            self._addresses_file.unlink(missing_ok=True)
+            if display is not None:
+                display.cancel()
+                await asyncio.gather(display, return_exceptions=True)
+
+    async def _open(self) -> None:
+        from mallbots.opening import open_mall
+
+        settings = self._settings
+        await _side_by_side(
+            self._open_databases(),
+            self._open_temporal(),
+            self._supervisor.start(
+                embedded.nats_part(settings.data_dir, settings.nats_port, self._credentials.nats_token)
+            ),
+        )
+        if await open_mall(settings):
+            self._console.say("the mall opens for the first time, with a small catalogue")
+        write_private(self._addresses_file, as_dotenv(self._addresses))
+        await self._supervisor.start(self._worker(), self._api())
+
+    async def _open_databases(self) -> None:
+        from mallbots.migrations import migrate
+
+        await self._postgres.prepare()
+        await self._supervisor.start(self._postgres.part())
+        await self._postgres.create_databases(MAIN_DATABASE, SANDBOX_DATABASE)
+        await migrate(self._settings)
+
+    async def _open_temporal(self) -> None:
+        settings = self._settings
+        await self._supervisor.start(
+            embedded.temporal_part(settings.data_dir, settings.temporal_port, settings.temporal_ui_port)
+        )
+        await prepare_namespace(settings)
+
+    def _worker(self) -> Part:
+        ready_file = self._settings.data_dir / "run" / "worker.ready"
+
+        async def is_ready() -> bool:
+            return ready_file.exists()
+
+        return Part(
+            "worker",
+            _mallbots("worker"),
+            is_ready,
+            env=self._environment() | {"MALLBOTS_READY_FILE": str(ready_file)},
+            before_start=lambda: ready_file.unlink(missing_ok=True),
+        )
+
+    def _api(self) -> Part:
+        url = f"{_http_url(self._settings)}/readyz"
+
+        async def is_ready() -> bool:
+            return (await self._http.get(url)).status_code == httpx.codes.OK
+
+        return Part("api", _mallbots("api"), is_ready, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of our own programs: what we were given, and where the servers are."""
+        ours = {_variable(name): value for name, value in self._addresses.items()}
+        data_dir = str(self._settings.data_dir)
+        return {**os.environ, **ours, "MALLBOTS_DATA_DIR": data_dir, "PYTHONUNBUFFERED": "1"}
+
+    @property
+    def _addresses_file(self) -> Path:
+        return self._settings.data_dir / ADDRESSES_FILE
+
+    def _announce(self) -> None:
+        with suppress(OSError):
+            self._console.print(self._address_table())
+        self._console.say("mall is open")
+
+    def _address_table(self) -> Table:
+        settings, data_dir = self._settings, self._settings.data_dir
+        table = Table(title="The mall", title_justify="left", show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_row("Kiosk API", f"{settings.api_url}/v1 (docs: {settings.api_url}/docs)")
+        table.add_row("Temporal Web UI", settings.temporal_ui_url)
+        table.add_row(
+            "PostgreSQL",
+            f"{embedded.HOST}:{settings.postgres_port}, databases {MAIN_DATABASE} and {SANDBOX_DATABASE}",
+        )
+        table.add_row("NATS", f"{embedded.HOST}:{settings.nats_port}")
+        table.add_row("Logs", escape(str(self._supervisor.log_dir)))
+        table.add_row("Server passwords", escape(str(data_dir / CREDENTIALS_FILE)))
+        table.add_row("Kiosk keys", escape(str(settings.kiosk_keys_file)))
+        table.add_row("Addresses as settings", escape(str(self._addresses_file)))
+        return table
+
+    async def _display(self) -> None:
+        """Keeps a table of the parts at the foot of the terminal."""
+        children = self._supervisor.children
+        with Live(get_renderable=lambda: _part_table(children), console=self._console, auto_refresh=False) as live:
+            while True:
+                live.refresh()
+                await asyncio.sleep(_REFRESH_EVERY)
+
+
+def _part_table(children: list[Child]) -> Table:
+    table = Table(box=None)
+    table.add_column("Part", min_width=10)
+    table.add_column("State", min_width=10)
+    for heading in ("PID", "For", "Restarts"):
+        table.add_column(heading, justify="right", min_width=8)
+    for child in children:
+        state = Text(child.state, style=_COLOURS.get(child.state, "yellow"))
+        since = _duration(time.monotonic() - child.since)
+        table.add_row(child.part.name, state, str(child.pid or ""), since, str(child.restarts))
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def addresses(settings: Settings, postgres: Postgres, credentials: Credentials) -> dict[str, str]:
+    """Where everything is, as values of settings.
+
+    An explicit database URL wins over the embedded server, and explicit links over those that only this
+    machine can follow.
+    """
+    databases = {}
+    for name in DATABASES:
+        given = getattr(settings, f"{name}_database_url")
+        home = SANDBOX_DATABASE if name == "sandbox" else MAIN_DATABASE
+        databases[f"{name}_database_url"] = given.get_secret_value() if given else postgres.url(home)
+    links = {
+        "temporal_ui_url": f"http://{embedded.HOST}:{settings.temporal_ui_port}",
+        "api_url": _http_url(settings),
+    }
+    given_links = {name: getattr(settings, name) for name in links if name in settings.model_fields_set}
+    return {
+        **databases,
+        **links,
+        **given_links,
+        "temporal_address": f"{embedded.HOST}:{settings.temporal_port}",
+        "temporal_namespace": settings.temporal_namespace,
+        "nats_url": embedded.nats_url(settings.nats_port, credentials.nats_token),
+        "api_host": settings.api_host,
+        "currency": settings.currency,
+        "postgres_port": str(settings.postgres_port),
+        "nats_port": str(settings.nats_port),
+        "temporal_port": str(settings.temporal_port),
+        "temporal_ui_port": str(settings.temporal_ui_port),
+        "api_port": str(settings.api_port),
+    }
+
+
+def _http_url(settings: Settings) -> str:
+    """The API's URL from this machine: one cannot connect to "every address"."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    host = everywhere.get(settings.api_host, settings.api_host)
+    return f"http://[{host}]:{settings.api_port}" if ":" in host else f"http://{host}:{settings.api_port}"
+
+
+def as_dotenv(values: Mapping[str, str]) -> str:
+    """The text of a file that gives these settings, for `Settings.load` and for a shell."""
+    lines = ["# Where the running mall is. Written by `mallbots up`, and removed when it stops."]
+    for name, value in values.items():
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        lines.append(f"{_variable(name)}='{quoted}'")
+    return "\n".join(lines) + "\n"
+
+
+def _variable(setting: str) -> str:
+    return f"MALLBOTS_{setting.upper()}"
+
+
+def _mallbots(command: str) -> tuple[str, ...]:
+    # -P: what happens to lie in the current directory must not stand in for our own modules.
+    return (sys.executable, "-P", "-m", "mallbots", command)
+
+
+def _stop_signals() -> asyncio.Event:
+    """An event that the signals to stop set, as often as they come."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, event.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        loop.add_signal_handler(signal.SIGHUP, event.set)
+    return event
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Does `work` and returns True, or cancels it and returns False when `event` comes first."""
+    task = asyncio.create_task(work)
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False
+    task.result()
+    return True
+
+
+async def _side_by_side(*work: Coroutine[Any, Any, None]) -> None:
+    """Does all at once. The first failure cancels the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
