@@ -14,8 +14,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
 from temporalio.client import Client
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.depot import DepotActivities
 from activities.interceptor import StepInterceptor
@@ -37,6 +39,10 @@ from workflows.steps import WORKFLOW_QUEUE
 # A killed worker's workflows wait this long for it before another takes them; the default is 10 s.
 STICKY_TIMEOUT: Final = timedelta(seconds=1)
 GRACE: Final = timedelta(seconds=5)
+# The sandbox would import the story anew for every order; it holds no state, so once is enough.
+RUNNER: Final = SandboxedWorkflowRunner(
+    restrictions=SandboxRestrictions.default.with_passthrough_modules("workflows")
+)
 
 Databases = Callable[[DatabaseName], Database]
 
@@ -75,7 +81,7 @@ def run(domains: Sequence[str] = ()) -> None:
     """Run the workers of these domains (of all, if none is named) until SIGTERM or Ctrl-C."""
     settings = Settings.load()
     configure_logging(settings)
-    asyncio.run(_run_until_signal(settings, domains or CHOICES))
+    uvloop.run(_run_until_signal(settings, domains or CHOICES))
 
 
 async def _run_until_signal(settings: Settings, domains: Sequence[str]) -> None:
@@ -111,6 +117,7 @@ async def run_workers(
                     task_queue=domain,
                     workflows=[OrderWorkflow] if domain == WORKFLOW_QUEUE else [],
                     activities=activities,
+                    workflow_runner=RUNNER,
                     interceptors=[StepInterceptor()],
                     sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
                     graceful_shutdown_timeout=GRACE,

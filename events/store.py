@@ -13,14 +13,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Identity, SmallInteger, func, select
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from pydantic_core import to_json
+from sqlalchemy import BigInteger, DateTime, Identity, SmallInteger, String, Uuid, bindparam, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlmodel import Field, SQLModel, col
+from sqlmodel import Field, SQLModel
 
 from events.event import Event
 from kernel.errors import ConcurrencyConflict
 from kernel.ids import new_id
+from kernel.messages import DomainName
 
 
 class EventRow(SQLModel):
@@ -67,24 +69,37 @@ def caused_by(cause: Cause) -> Iterator[None]:
 
 
 class EventStore:
-    """The events of one domain. `table` is where they are; `types` are all that it has ever written."""
+    """The events of one domain. `schema` is where their table is; `types` are all that it has ever written."""
 
-    def __init__(self, table: type[EventRow], types: Iterable[type[Event]]) -> None:
-        self.table = table
+    def __init__(self, schema: DomainName, types: Iterable[type[Event]]) -> None:
         self._types = {event_type.__name__: event_type for event_type in types}
+        events = f"{schema}.events"
+        self._load = text(f"SELECT type, data FROM {events} WHERE stream = :stream ORDER BY version")
+        self._versions = text(
+            f"SELECT stream, max(version) AS version FROM {events} WHERE stream = ANY(:streams) GROUP BY stream"
+        )
+        # However many events, one statement and one parameter; ordinality keeps positions in their order.
+        self._insert = text(
+            f"INSERT INTO {events} (id, stream, version, type, schema_version, data, correlation_id, causation_id)"
+            " SELECT id, stream, version, type, schema_version, data, :correlation_id, :causation_id"
+            " FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS"
+            "  (id uuid, stream varchar, version int, type varchar, schema_version smallint, data jsonb)"
+            " ) WITH ORDINALITY ORDER BY ordinality ON CONFLICT (stream, version) DO NOTHING"
+        ).bindparams(bindparam("correlation_id", type_=Uuid()), bindparam("causation_id", type_=String()))
 
     async def load(self, connection: AsyncConnection, stream: str) -> list[Event]:
         """The events of a stream, oldest first; empty if there is no such stream."""
-        table = self.table
-        rows = await connection.scalars(select(table).where(col(table.stream) == stream).order_by(col(table.version)))
+        rows = await connection.execute(self._load, {"stream": stream})
         return [self._types[row.type].model_validate(row.data) for row in rows]
 
-    async def append(self, connection: AsyncConnection, stream: str, seen_version: int, events: Sequence[Event]) -> None:
+    async def append(
+        self, connection: AsyncConnection, stream: str, seen_version: int, events: Sequence[Event]
+    ) -> None:
         """Append to a stream that was at `seen_version` when the events were decided.
 
         Raises `ConcurrencyConflict` if it has moved on; the transaction stays usable.
         """
-        await self._insert(
+        await self._write(
             connection, [(stream, seen_version + number, event) for number, event in enumerate(events, 1)]
         )
 
@@ -93,21 +108,16 @@ class EventStore:
 
         For state kept in rows: the caller's row lock is what orders the writers of a stream.
         """
-        table = self.table
-        streams = {stream for stream, _ in entries}
-        found = await connection.execute(
-            select(col(table.stream), func.max(col(table.version)))
-            .where(col(table.stream).in_(streams))
-            .group_by(col(table.stream))
-        )
-        versions: Counter[str] = Counter({stream: version for stream, version in found})
+        streams = list({stream for stream, _ in entries})
+        found = await connection.execute(self._versions, {"streams": streams})
+        versions: Counter[str] = Counter({row.stream: row.version for row in found})
         rows = []
         for stream, event in entries:
             versions[stream] += 1
             rows.append((stream, versions[stream], event))
-        await self._insert(connection, rows)
+        await self._write(connection, rows)
 
-    async def _insert(self, connection: AsyncConnection, entries: Sequence[tuple[str, int, Event]]) -> None:
+    async def _write(self, connection: AsyncConnection, entries: Sequence[tuple[str, int, Event]]) -> None:
         cause = _cause.get()
         rows = [
             {
@@ -116,19 +126,17 @@ class EventStore:
                 "version": version,
                 "type": type(event).__name__,
                 "schema_version": event.schema_version,
-                "data": event.model_dump(mode="json"),
-                "correlation_id": cause.correlation_id,
-                "causation_id": cause.causation_id,
+                "data": event,
             }
             for stream, version, event in entries
         ]
-        if not rows:
-            return
-        statement = (
-            insert(self.table)
-            .on_conflict_do_nothing(index_elements=["stream", "version"])
-            .returning(col(self.table.position))
+        written = await connection.execute(
+            self._insert,
+            {
+                "rows": to_json(rows).decode(),
+                "correlation_id": cause.correlation_id,
+                "causation_id": cause.causation_id,
+            },
         )
-        written = await connection.execute(statement, rows)
-        if len(written.all()) != len(rows):
-            raise ConcurrencyConflict(f"{rows[0]['stream']} has moved on: load it and decide again")
+        if written.rowcount != len(rows):
+            raise ConcurrencyConflict(f"{entries[0][0]} has moved on: load it and decide again")

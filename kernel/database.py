@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kernel.errors import Unavailable
 
@@ -40,13 +41,13 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=statement_timeout,
-            pool_pre_ping=True,
             connect_args={
                 "timeout": 5,
                 "command_timeout": statement_timeout,
                 "server_settings": {"application_name": f"mallbots-{name}", "jit": "off", "timezone": "UTC"},
             },
         )
+        event.listen(self.engine.sync_engine.pool, "checkout", _replace_if_closed)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -56,7 +57,7 @@ class Database:
         then unknown: repeat the whole, it is idempotent).
         """
         try:
-            async with AsyncConnection(self.engine, expire_on_commit=False) as connection, connection.begin():
+            async with self.engine.begin() as connection:
                 yield connection
         except _AWAY as error:
             raise Unavailable(f"the {self.name} database does not answer") from error
@@ -75,3 +76,10 @@ class Database:
     async def close(self) -> None:
         """Give all connections back."""
         await self.engine.dispose()
+
+
+def _replace_if_closed(driver: Any, record: Any, proxy: Any) -> None:
+    """Let the pool replace a connection that the server has closed. It is known without asking the server:
+    SQLAlchemy's own ping costs three round trips."""
+    if driver.driver_connection.is_closed():
+        raise DisconnectionError

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from clients.replay_command import replay_command
 from kernel.errors import MallError
-from mallbots import catalog_command, keys
-from mallbots.audit_command import audit_command
+from mallbots.commands import catalog, keys
+from mallbots.commands.audit import audit_command
+from mallbots.commands.replay import replay_command
 from mallbots.console import MallConsole, complain
 from mallbots.options import DEFAULT_DATA_DIR, DataDir
 from mallbots.settings import Settings
@@ -129,7 +129,7 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 app.command("replay", rich_help_panel=RUN)(replay_command)
 app.command("audit", rich_help_panel=LOOK)(audit_command)
-app.add_typer(catalog_command.app, name="catalog", rich_help_panel=LOOK)
+app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(keys.app, name="keys", rich_help_panel=LOOK)
 
 

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     )
 
     postgres_port: int = Field(
-        54320, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"
+        15432, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"
     )
     nats_port: int = Field(4222, ge=1, le=65535, description="Port of the embedded NATS (`mallbots up`)")
     temporal_port: int = Field(

@@ -11,8 +11,8 @@ import pytest
 
 from clients.kiosk import CardOrder, Ending, Item, Kiosk
 from clients.replay import ReplayReport, Result, read_baskets
-from clients.replay_display import summary
 from kernel.errors import InvalidInput
+from mallbots.commands.replay_display import summary
 from mallbots.console import MallConsole
 
 BASKET: dict[str, Any] = {

@@ -55,7 +55,9 @@ class KioskKeys:
                     "a kiosk's name is 1 to 60 letters, digits, dots, dashes or underscores", "kiosk"
                 )
         async with self._database.transaction() as connection:
-            await connection.execute(_ADD, [{"key_hash": _hash(key), "kiosk": kiosk} for kiosk, key in keys.items()])
+            await connection.execute(
+                _ADD, [{"key_hash": _hash(key), "kiosk": kiosk} for kiosk, key in keys.items()]
+            )
 
     async def kiosk_of(self, key: str) -> str:
         """The kiosk that a key was given to. Raises `Unauthenticated` if there is none, or not any more."""

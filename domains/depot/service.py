@@ -12,12 +12,11 @@ from domains.depot.messages import (
     ShoppingListScheduled,
 )
 from domains.depot.model import plan_stops
-from domains.depot.tables import DepotEvent
 from events.store import EventStore
 from kernel.database import Database
 from kernel.errors import OrderClosed
 
-STORE = EventStore(DepotEvent, EVENTS)
+STORE = EventStore("depot", EVENTS)
 
 # The first to speak of an order makes its row; others wait here for its commit and then find it.
 _CLAIM = text(

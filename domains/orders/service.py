@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from domains.orders.messages import (
@@ -20,7 +19,6 @@ from domains.orders.messages import (
     RejectOrder,
 )
 from domains.orders.model import Order
-from domains.orders.tables import OrderRow, OrdersEvent
 from events.store import EventStore
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict
@@ -30,13 +28,21 @@ from kernel.ids import now
 PICKUP_CODE_SIGNS: Final = "23456789BCDFGHJKMNPQRSTVWXYZ"
 PICKUP_CODE_LENGTH: Final = 6
 
+_PUT = text(
+    "INSERT INTO orders.orders"
+    " (id, kiosk, customer, status, currency, total_cents, pickup_code, placed_at, version) VALUES"
+    " (:id, :kiosk, :customer, :status, :currency, :total_cents, :pickup_code, :placed_at, :version)"
+    " ON CONFLICT (id) DO UPDATE SET status = excluded.status, total_cents = excluded.total_cents,"
+    " pickup_code = excluded.pickup_code, version = excluded.version, updated_at = now()"
+)
+
 
 class Orders:
     """The Orders domain on its database. Every command may be repeated: the effect is that of the first."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._store = EventStore(OrdersEvent, EVENTS)
+        self._store = EventStore("orders", EVENTS)
 
     async def place(self, command: PlaceOrder) -> None:
         """Record the order as pending. Raises `IdempotencyKeyReused`, `OrderClosed`."""
@@ -85,7 +91,7 @@ class Orders:
                 yield order
                 if order.changes:
                     await self._store.append(connection, _stream(order_id), order.version, order.changes)
-                    await connection.execute(_upsert(order))
+                    await connection.execute(_PUT, _row(order))
         except IntegrityError as error:
             # The one constraint left: an open order has drawn the same pickup code. Draw again.
             raise ConcurrencyConflict(f"order {order_id} could not be saved: {error.orig}") from error
@@ -99,17 +105,12 @@ def _new_pickup_code() -> str:
     return "".join(secrets.choice(PICKUP_CODE_SIGNS) for _ in range(PICKUP_CODE_LENGTH))
 
 
-def _upsert(order: Order) -> Insert:
+def _row(order: Order) -> dict[str, object]:
     view = order.view
     assert view is not None
-    row = {
-        **view.model_dump(include={"kiosk", "customer", "status", "currency", "total_cents", "pickup_code"}),
+    columns = {"kiosk", "customer", "status", "currency", "total_cents", "pickup_code", "placed_at"}
+    return {
+        **view.model_dump(include=columns),
         "id": view.order_id,
-        "placed_at": view.placed_at,
         "version": order.version + len(order.changes),
     }
-    return (
-        insert(OrderRow)
-        .values(row)
-        .on_conflict_do_update(index_elements=["id"], set_={**row, "updated_at": func.now()})
-    )

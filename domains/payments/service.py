@@ -5,16 +5,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domains.payments.messages import EVENTS, AuthorizePayment, CardPayment, VoidPayment
 from domains.payments.model import Payment
 from domains.payments.provider import PaymentProvider
-from domains.payments.tables import PaymentRow, PaymentsEvent
 from events.store import EventStore
 from kernel.database import Database
 from kernel.errors import OrderClosed, Refused
+
+_PUT = text(
+    "INSERT INTO payments.payments (order_id, status, method, authorized_cents, currency, version)"
+    " VALUES (:order_id, :status, :method, :authorized_cents, :currency, :version)"
+    " ON CONFLICT (order_id) DO UPDATE SET status = excluded.status, method = excluded.method,"
+    " authorized_cents = excluded.authorized_cents, currency = excluded.currency, version = excluded.version"
+)
 
 
 class Payments:
@@ -23,7 +29,7 @@ class Payments:
     def __init__(self, database: Database, provider: PaymentProvider) -> None:
         self._database = database
         self._provider = provider
-        self._store = EventStore(PaymentsEvent, EVENTS)
+        self._store = EventStore("payments", EVENTS)
 
     async def authorize(self, command: AuthorizePayment) -> None:
         """Hold the amount on the card, or open an invoice for the desk.
@@ -84,16 +90,16 @@ class Payments:
             if payment.changes:
                 await self._store.append(connection, _stream(order_id), payment.version, payment.changes)
                 held = payment.authorized
-                row = {
-                    "order_id": order_id,
-                    "status": payment.status,
-                    "method": held.method if held else None,
-                    "authorized_cents": held.amount_cents if held else None,
-                    "currency": held.currency if held else None,
-                    "version": payment.version + len(payment.changes),
-                }
                 await connection.execute(
-                    insert(PaymentRow).values(row).on_conflict_do_update(index_elements=["order_id"], set_=row)
+                    _PUT,
+                    {
+                        "order_id": order_id,
+                        "status": payment.status,
+                        "method": held.method if held else None,
+                        "authorized_cents": held.amount_cents if held else None,
+                        "currency": held.currency if held else None,
+                        "version": payment.version + len(payment.changes),
+                    },
                 )
 
 

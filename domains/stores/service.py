@@ -19,13 +19,12 @@ from domains.stores.messages import (
     StoreView,
 )
 from domains.stores.model import Offer, pieces_by_sku, price
-from domains.stores.tables import StoresEvent
 from events.store import EventStore
 from kernel.database import Database
 from kernel.errors import NotFound, OrderClosed
 from kernel.messages import PricedLine
 
-STORE = EventStore(StoresEvent, EVENTS)
+STORE = EventStore("stores", EVENTS)
 
 # The first to speak of an order makes its row; others wait here for its commit and then find it.
 _CLAIM = text(

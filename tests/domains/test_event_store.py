@@ -7,13 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from domains.depot.messages import EVENTS, ShoppingListCancelled
-from domains.depot.tables import DepotEvent
 from events.store import Cause, EventStore, caused_by
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict, Unavailable
 from kernel.ids import new_id
 
-STORE = EventStore(DepotEvent, EVENTS)
+STORE = EventStore("depot", EVENTS)
 
 
 def event(reason: str) -> ShoppingListCancelled:

@@ -8,10 +8,25 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
-import api.kiosk.tables  # noqa: F401 - its tables count too
+import api.kiosk.tables
+import domains.depot.tables
+import domains.orders.tables
+import domains.payments.sandbox
+import domains.payments.tables
+import domains.stores.tables
 from kernel.database import Database
 from mallbots.migrations import migrate_database
 from mallbots.settings import DATABASES, DatabaseName
+
+# Each adds its tables to SQLModel.metadata when it is imported.
+TABLES = (
+    api.kiosk.tables,
+    domains.depot.tables,
+    domains.orders.tables,
+    domains.payments.sandbox,
+    domains.payments.tables,
+    domains.stores.tables,
+)
 
 
 @pytest.mark.parametrize("name", DATABASES)

@@ -39,7 +39,7 @@ def replay_command(
     Exits with 1 if an order failed without a business reason, or has no answer when the patience is over.
     """
     from clients.replay import read_baskets
-    from clients.replay_display import replay_with_display, summary
+    from mallbots.commands.replay_display import replay_with_display, summary
 
     if rate is not None and concurrency is not None:
         raise typer.BadParameter("give either --rate or --concurrency")
