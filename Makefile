@@ -1,11 +1,11 @@
 # `make` alone says what there is.
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types architecture requirements clean
+.PHONY: help up test check lint format types architecture requirements histories clean
 
 help:            ## what each target does
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ requirements:    ## compile the pinned requirements from pyproject.toml (needs u
 	  --extra build pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra build --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+histories: $(VENV)/dev  ## record the saga's histories, to be replayed for ever: NAME=0002
+	@$(BIN)/python -m pytest tests/workflows/test_saga.py -m recorded --record-histories tests/workflows/histories/$(NAME)
 
 clean:           ## remove the virtual environment and caches (never the mall's data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

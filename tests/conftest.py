@@ -20,6 +20,14 @@ from mallbots.migrations import migrate_database
 from mallbots.settings import DATABASES
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-histories", metavar="DIR", help="write the histories of recorded stories there")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "recorded: --record-histories keeps this story's history")
+
+
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """A PostgreSQL server; the URL of its admin database."""

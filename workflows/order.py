@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from domains.stores.messages import ReleaseStock, ReserveStock
     from kernel.errors import Refusal
     from kernel.messages import Cancellation, Message
-    from kernel.money import format_money
+    from kernel.wording import count, format_money
     from workflows.attributes import ORDER_STATUS, TOTAL_CENTS
     from workflows.messages import Cause, OrderOutcome, OrderRequest, SagaAccount
     from workflows.saga import Saga, StepRefused, raise_if_cancelled, reason_of
@@ -64,7 +64,7 @@ class OrderWorkflow:
 
     async def _from_the_kiosk_to_approved(self) -> None:
         order, saga = self._order, self._saga
-        pieces = sum(line.quantity for line in order.lines)
+        pieces = count(sum(line.quantity for line in order.lines), "item")
 
         place = PlaceOrder(
             order_id=order.order_id,
@@ -74,13 +74,11 @@ class OrderWorkflow:
             payment_method=order.payment.method,
             currency=order.currency,
         )
-        await saga.do(
-            PLACE, place, summary=f"{pieces} items for {order.kiosk}", undo=lambda cause: close(place, cause)
-        )
+        await saga.do(PLACE, place, summary=f"{pieces} for {order.kiosk}", undo=lambda cause: close(place, cause))
         reservation = await saga.do(
             RESERVE,
             ReserveStock(order_id=order.order_id, lines=order.lines),
-            summary=f"{pieces} items of {len({line.sku for line in order.lines})} products",
+            summary=f"{pieces} of {count(len({line.sku for line in order.lines}), 'product')}",
             undo=lambda cause: ReleaseStock(order_id=order.order_id, reason=reason_of(cause)),
         )
         total = format_money(reservation.total_cents, order.currency)
@@ -98,7 +96,7 @@ class OrderWorkflow:
         await saga.do(
             SCHEDULE,
             ScheduleShopping(order_id=order.order_id, lines=reservation.lines),
-            summary=f"{len({line.store for line in reservation.lines})} stops",
+            summary=count(len({line.store for line in reservation.lines}), "stop"),
             undo=lambda cause: CancelShopping(order_id=order.order_id, reason=reason_of(cause)),
         )
         self._answer = await saga.do(
@@ -194,11 +192,13 @@ def as_markdown(account: SagaAccount) -> str:
             None,
         )
         lines += [f"**Stuck at {account.stuck}**, tried on without end: {error}", ""]
-    lines += ["| step | state | undo | state |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {step.activity} | {step.state} | {step.undo.activity} | {step.undo.state} |"
+    rows = [("step", "state", "undo", "state")]
+    rows += [
+        (step.activity, step.state, step.undo.activity, step.undo.state)
         if step.undo
-        else f"| {step.activity} | {step.state} | | |"
+        else (step.activity, step.state, "", "")
         for step in account.steps
     ]
-    return "\n".join(lines)
+    between = "\u2003| "  # an em space: the Web UI sets none between columns
+    head, *body = (f"| {between.join(row)} |" for row in rows)
+    return "\n".join([*lines, head, "| --- | --- | --- | --- |", *body])

@@ -144,6 +144,8 @@ class Saga:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise asyncio.CancelledError from error
+                # An attempt that fails while it is being cancelled is told as failed, and not repeated.
+                raise_if_cancelled()
                 refusal = refusal_of(error)
                 if refusal:
                     raise StepRefused(refusal) from error

@@ -12,7 +12,7 @@ from api.services import Services
 from domains.orders.messages import OrderAnswer
 from kernel.errors import NotFound, OrderClosed, Unavailable
 from kernel.messages import Cancellation
-from kernel.money import format_money
+from kernel.wording import count, format_money
 from workflows.messages import OrderRequest, SagaAccount
 
 _QUOTE_TIMEOUT: Final = 1.0
@@ -114,17 +114,13 @@ class Ordering:
 
     async def _summary(self, kiosk: str, order: OrderToPlace) -> str:
         """The order in a line for operators, as far as its products are known at this moment."""
-        pieces = _count(sum(item.quantity for item in order.items), "item")
+        pieces = count(sum(item.quantity for item in order.items), "item")
         try:
             async with asyncio.timeout(_QUOTE_TIMEOUT):
                 found = await self._services.stores.products_by_sku(item.sku for item in order.items)
         except (Unavailable, TimeoutError):
             return f"{pieces}, {kiosk}"
         products = {product.sku: product for product in found}
-        stores = _count(len({product.store for product in found}), "store")
+        stores = count(len({product.store for product in found}), "store")
         total = sum(item.quantity * products[item.sku].price_cents for item in order.items if item.sku in products)
         return f"{pieces} of {stores}, {format_money(total, self._services.currency)}, {kiosk}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

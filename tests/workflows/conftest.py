@@ -1,16 +1,18 @@
 """The saga alone: real workflows on Temporal's time-skipping server, with steps that do as the test says."""
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from temporalio import activity
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle, WorkflowHistory
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
@@ -33,6 +35,7 @@ from workflows.steps import WORKFLOW_QUEUE
 Behaviour = Callable[[int], Awaitable[None]]
 """What an activity does before it succeeds; it is given the number of the attempt."""
 
+REPLAYER = Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter)
 DOMAINS: tuple[DomainName, ...] = ("orders", "stores", "payments", "depot")
 
 
@@ -133,10 +136,9 @@ class Story:
         await self.env.fast_forward(self.handle)
         return await self.handle.result()
 
-    async def replays(self) -> None:
-        """The history replays on the code of today."""
-        history = await self.handle.fetch_history()
-        await Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter).replay_workflow(history)
+    async def history(self) -> WorkflowHistory:
+        """All that happened so far, as Temporal keeps it."""
+        return await self.handle.fetch_history()
 
 
 @pytest.fixture(scope="session")
@@ -173,9 +175,11 @@ async def domains(env: WorkflowEnvironment) -> AsyncIterator[Domains]:
 
 
 @pytest.fixture
-async def story(env: WorkflowEnvironment, domains: Domains) -> AsyncIterator[Story]:
+async def story(
+    env: WorkflowEnvironment, domains: Domains, request: pytest.FixtureRequest
+) -> AsyncIterator[Story]:
     """An order that has not begun yet. Whatever becomes of it, its history must replay."""
-    request = OrderRequest(
+    order = OrderRequest(
         order_id=new_id(),
         kiosk="kiosk-1",
         customer="ada",
@@ -183,7 +187,13 @@ async def story(env: WorkflowEnvironment, domains: Domains) -> AsyncIterator[Sto
         payment=CardPayment(token="tok_approved"),
         currency="USD",
     )
-    handle = env.client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(request.order_id))
-    story = Story(env, domains, request, handle)
+    handle = env.client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order.order_id))
+    story = Story(env, domains, order, handle)
     yield story
-    await story.replays()
+    history = await story.history()
+    await REPLAYER.replay_workflow(history)
+    record_in: str | None = request.config.getoption("--record-histories")
+    if record_in and request.node.get_closest_marker("recorded"):
+        name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
+        Path(record_in).mkdir(parents=True, exist_ok=True)
+        Path(record_in, f"{name}.json").write_text(history.to_json() + "\n")

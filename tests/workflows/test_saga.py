@@ -67,6 +67,7 @@ async def cancel(story: Story) -> OrderOutcome:
     return outcome
 
 
+@pytest.mark.recorded
 async def test_an_order_goes_from_the_kiosk_to_approved(story: Story) -> None:
     answer = await story.answer()
     assert (answer.pickup_code, answer.total_cents, answer.refusal) == ("BCDFGH", 900, None)
@@ -89,6 +90,7 @@ async def test_an_order_sent_twice_is_one_order_with_one_answer(story: Story) ->
     assert story.done == STEPS
 
 
+@pytest.mark.recorded
 @pytest.mark.parametrize("step", STEPS)
 async def test_when_a_step_is_refused_the_steps_so_far_are_undone_in_reverse(story: Story, step: str) -> None:
     story.domains.when(story.id, step, refuse())
@@ -100,6 +102,7 @@ async def test_when_a_step_is_refused_the_steps_so_far_are_undone_in_reverse(sto
     assert (await story.handle.describe()).typed_search_attributes[ORDER_STATUS] == "rejected"
 
 
+@pytest.mark.recorded
 @pytest.mark.parametrize("step", STEPS)
 async def test_when_an_order_is_cancelled_at_a_step_that_step_ends_before_it_is_undone(
     story: Story, step: str
@@ -132,6 +135,7 @@ async def test_a_cancel_while_the_approval_runs_still_answers_the_kiosk_with_the
     assert (await story.answer()).pickup_code == "BCDFGH"
 
 
+@pytest.mark.recorded
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_cancel_in_the_temporal_web_ui_undoes_everything_too(story: Story, step: str) -> None:
     gate = Gate()
@@ -161,6 +165,7 @@ async def test_an_order_cancelled_in_the_web_ui_before_it_began_is_still_recorde
     assert story.done[-1] == "orders.cancel"
 
 
+@pytest.mark.recorded
 async def test_an_approved_order_can_be_cancelled_and_everything_is_undone(story: Story) -> None:
     await story.answer()
     first, second = await asyncio.gather(cancel(story), cancel(story))
@@ -184,6 +189,7 @@ async def test_a_cancel_during_the_undo_changes_nothing(story: Story, undo: str)
     assert story.done == [*STEPS[:-1], *UNDO["orders.approve"], "orders.reject"]
 
 
+@pytest.mark.recorded
 async def test_a_second_cancel_during_the_undo_of_a_cancelled_order_changes_nothing(story: Story) -> None:
     gate = Gate()
     await story.answer()
@@ -207,6 +213,7 @@ async def test_a_refused_order_is_answered_before_its_undo_is_through(story: Sto
     assert (await story.handle.result()).status == "rejected"
 
 
+@pytest.mark.recorded
 async def test_an_undo_that_fails_ten_times_is_shown_as_stuck_and_goes_through_in_the_end(
     story: Story,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Money is integer minor units with an ISO 4217 currency; this is how people read it."""
+"""How people read amounts and counts. Money itself is integer minor units with an ISO 4217 currency."""
 
 from typing import Final
 
@@ -13,3 +13,8 @@ def format_money(amount_cents: int, currency: str) -> str:
         return f"{amount_cents} {currency}"
     whole, part = divmod(amount_cents, 10**digits)
     return f"{whole}.{part:0{digits}d} {currency}"
+
+
+def count(number: int, noun: str) -> str:
+    """So many of a thing: `count(1, "stop")` is `1 stop`, `count(2, "stop")` is `2 stops`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
