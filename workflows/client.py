@@ -1,6 +1,6 @@
 """What gateways may do with orders' workflows: start, await, cancel, look at. Nobody else names a workflow id."""
 
-from contextlib import suppress
+import asyncio
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
-    WorkflowExecutionStatus,
+    WorkflowFailureError,
     WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowQueryRejectedError,
@@ -32,7 +32,7 @@ from workflows.messages import OrderOutcome, OrderRequest, SagaAccount
 from workflows.order import OrderWorkflow
 from workflows.steps import WORKFLOW_QUEUE
 
-_QUERY_TIMEOUT: Final = timedelta(seconds=3)
+_RPC_TIMEOUT: Final = timedelta(seconds=3)
 _AWAY: Final = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
@@ -65,48 +65,41 @@ class OrderSagas:
             search_attributes=_attributes(request),
         )
         try:
-            answer: OrderAnswer = await self._client.execute_update_with_start_workflow(
-                "answer",
-                id="answer",
-                result_type=OrderAnswer,
-                start_workflow_operation=start,
-                rpc_timeout=timeout,
-            )
-            return answer
-        except WorkflowUpdateRPCTimeoutOrCancelledError:
-            await _retrieve_error(start)
+            async with asyncio.timeout(timeout.total_seconds()):
+                answer: OrderAnswer = await self._client.execute_update_with_start_workflow(
+                    "answer", id="answer", result_type=OrderAnswer, start_workflow_operation=start
+                )
+                return answer
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
             # Told apart by looking: accepted but slow, or never heard.
-            await self._describe(request.order_id)
+            await self._check_started(request.order_id)
             return None
         except (WorkflowUpdateFailedError, WorkflowAlreadyStartedError) as error:
-            await _retrieve_error(start)
             raise NotFound(f"order {request.order_id} ended without an answer") from error
         except RPCError as error:
-            await _retrieve_error(start)
             raise _as_unavailable(error) from error
+        finally:
+            _take_error(start)
 
-    async def cancel(
-        self, order_id: UUID, cancellation: Cancellation, *, timeout: timedelta
-    ) -> OrderOutcome | None:
-        """Cancel an order and wait until it is undone; another cause may have been first.
+    async def cancel(self, order_id: UUID, cancellation: Cancellation, *, timeout: timedelta) -> bool:
+        """Cancel an order for good, unless it is being undone already, and wait until it is undone.
 
-        Returns None if it is being undone but that takes longer than `timeout`. Raises `NotFound` if no saga
-        of that order runs any more, `Unavailable` if Temporal does not answer.
+        Returns whether it has ended; if not, that takes longer than `timeout`, but it will. How it ended, Orders
+        knows: another cause may have been first. Raises `Unavailable` if Temporal did not take the request.
         """
+        handle = self._handle(order_id)
         try:
-            outcome: OrderOutcome = await self._handle(order_id).execute_update(
-                "cancel", cancellation, id="cancel", result_type=OrderOutcome, rpc_timeout=timeout
-            )
-            return outcome
-        except WorkflowUpdateRPCTimeoutOrCancelledError:
-            await self._describe(order_id)
-            return None
-        except WorkflowUpdateFailedError as error:
-            raise NotFound(f"no saga of order {order_id} runs any more") from error
+            await handle.signal(OrderWorkflow.cancel, cancellation, rpc_timeout=_RPC_TIMEOUT)
+            async with asyncio.timeout(timeout.total_seconds()):
+                await handle.result()
+        except TimeoutError:
+            return False
+        except WorkflowFailureError:
+            return True
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                raise NotFound(f"no saga of order {order_id} runs any more") from error
-            raise _as_unavailable(error) from error
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise _as_unavailable(error) from error
+        return True
 
     async def account(self, order_id: UUID) -> SagaAccount:
         """The saga's own account, with the attempts and the last failure of what is being retried right now.
@@ -116,8 +109,8 @@ class OrderSagas:
         """
         handle = self._handle(order_id)
         try:
-            account = await handle.query(OrderWorkflow.saga, rpc_timeout=_QUERY_TIMEOUT)
-            description = await handle.describe(rpc_timeout=_QUERY_TIMEOUT)
+            account = await handle.query(OrderWorkflow.saga, rpc_timeout=_RPC_TIMEOUT)
+            description = await handle.describe(rpc_timeout=_RPC_TIMEOUT)
         except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
             raise Unavailable(f"the workflow of order {order_id} can not tell: {error}") from error
         except RPCError as error:
@@ -141,17 +134,17 @@ class OrderSagas:
     def _handle(self, order_id: UUID) -> WorkflowHandle[OrderWorkflow, OrderOutcome]:
         return self._client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order_id))
 
-    async def _describe(self, order_id: UUID) -> WorkflowExecutionStatus | None:
+    async def _check_started(self, order_id: UUID) -> None:
         try:
-            return (await self._handle(order_id).describe(rpc_timeout=_QUERY_TIMEOUT)).status
+            await self._handle(order_id).describe(rpc_timeout=_RPC_TIMEOUT)
         except RPCError as error:
             raise _as_unavailable(error) from error
 
 
-async def _retrieve_error(start: WithStartWorkflowOperation[OrderWorkflow, OrderOutcome]) -> None:
-    """Take the error from the operation's own future too: one that nobody takes is logged."""
-    with suppress(Exception):
-        await start.workflow_handle()
+def _take_error(start: WithStartWorkflowOperation[OrderWorkflow, OrderOutcome]) -> None:
+    """Take the error from the operation's own future too: asyncio logs one that nobody takes."""
+    handle = asyncio.ensure_future(start.workflow_handle())
+    handle.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _attributes(request: OrderRequest) -> TypedSearchAttributes:

@@ -120,17 +120,13 @@ class OrderWorkflow:
         assert self._answer is not None
         return self._answer
 
-    @workflow.update(description="Cancel the order: everything that was done is undone")
-    async def cancel(self, cancellation: Cancellation) -> OrderOutcome:
-        """Cancel the order and wait until it is undone. Returns how it ended: another cause may have been
-        first."""
+    @workflow.signal(description="Cancel the order: everything that was done is undone")
+    async def cancel(self, cancellation: Cancellation) -> None:
+        """Cancel the order, unless it is being undone for another cause already."""
         await workflow.wait_condition(lambda: self._main is not None)
         if self._cause is None and self._main is not None:
             self._cause = cancellation
             self._main.cancel()
-        await workflow.wait_condition(lambda: self._outcome is not None)
-        assert self._outcome is not None
-        return self._outcome
 
     @workflow.query(description="Every step with its state, attempts, times and undo")
     def saga(self) -> SagaAccount:

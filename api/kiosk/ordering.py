@@ -1,7 +1,6 @@
 """What a kiosk can do about orders: place one, look at its own, cancel one."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,8 +15,6 @@ from kernel.wording import count, format_money
 from workflows.messages import OrderRequest, SagaAccount
 
 _QUOTE_TIMEOUT: Final = 1.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,8 @@ class Ordering:
         ordered_at = await self._ordered_at(kiosk, order_id)
         cancellation = Cancellation(by="customer", reason=reason)
         sagas = await self._services.sagas()
-        try:
-            outcome = await sagas.cancel(order_id, cancellation, timeout=self._services.answer_timeout)
-            if outcome is None:
-                return None
-        except NotFound:
-            _log.debug("order %s has ended before its cancellation", order_id)
+        if not await sagas.cancel(order_id, cancellation, timeout=self._services.answer_timeout):
+            return None
         view = await self._services.orders.view(order_id)
         if view is None:
             raise NotFound(f"order {order_id} was never begun")
