@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.kiosk.keys import KIOSK_NAME, KioskKeys
 from clients.kiosk import CardOrder, Ending, Item, Kiosk
 from kernel.database import Database
-from kernel.errors import InvalidInput, Unavailable
+from kernel.errors import Unavailable
+from kernel.jsonlines import read_json_lines
 from kernel.messages import Quantity, Sku
 from mallbots.kiosk_keys import install_kiosks
 from mallbots.settings import Settings
 
-_MOST_ERRORS_SHOWN = 20
 _MOST_FAILURES_TOLD = 20
 _PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 # A kiosk that hears nothing for this long asks again.
@@ -53,29 +53,7 @@ def read_baskets(file: Path, count: int | None = None) -> list[Basket]:
 
     Raises `InvalidInput` naming every bad line among them by number with the rule it breaks (the first 20).
     """
-    baskets: list[Basket] = []
-    errors: list[str] = []
-    first_at: dict[str, int] = {}
-    with file.open("rb") as rows:
-        for number, row in enumerate(rows, 1):
-            if len(baskets) == count:
-                break
-            if not row.strip():
-                continue
-            try:
-                basket = Basket.model_validate_json(row)
-            except ValidationError as error:
-                errors.append(f"line {number}: {_rules(error)}")
-                continue
-            first = first_at.setdefault(basket.basket_id, number)
-            if first != number:
-                errors.append(f"line {number}: basket {basket.basket_id} stands on line {first} already")
-            baskets.append(basket)
-    if errors:
-        more = len(errors) - _MOST_ERRORS_SHOWN
-        shown = errors[:_MOST_ERRORS_SHOWN] + ([f"… and {more} more"] if more > 0 else [])
-        raise InvalidInput("nothing was ordered:\n" + "\n".join(shown))
-    return baskets
+    return read_json_lines(file, Basket, key="basket_id", consequence="nothing was ordered", count=count)
 
 
 class Failure(BaseModel):
@@ -239,9 +217,3 @@ async def _check(http: httpx.AsyncClient) -> None:
 def _by_code(endings: Sequence[Ending], status: str) -> dict[str, int]:
     codes = Counter(ending.code or "unknown" for ending in endings if ending.status == status)
     return dict(codes.most_common())
-
-
-def _rules(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'line'}: {problem['msg']}" for problem in error.errors()
-    )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,9 +23,9 @@ from events.store import Cause, caused_by
 from kernel.database import Database
 from kernel.errors import InvalidInput
 from kernel.ids import new_id
+from kernel.jsonlines import read_json_lines
 
 CHUNK = 500
-_MOST_ERRORS_SHOWN = 20
 
 _STORES = text("SELECT name, id FROM stores.stores")
 _ADD_STORE = text("INSERT INTO stores.stores (id, name, open) VALUES (:id, :name, true)")
@@ -50,27 +49,7 @@ def read_catalog(file: Path) -> list[CatalogLine]:
 
     Raises `InvalidInput` naming every bad line by number with the rule it breaks (the first 20 of them).
     """
-    lines: list[CatalogLine] = []
-    errors: list[str] = []
-    first_at: dict[str, int] = {}
-    with file.open("rb") as rows:
-        for number, row in enumerate(rows, 1):
-            if not row.strip():
-                continue
-            try:
-                line = CatalogLine.model_validate_json(row)
-            except ValidationError as error:
-                errors.append(f"line {number}: {_rules(error)}")
-                continue
-            if line.sku in first_at:
-                errors.append(f"line {number}: sku {line.sku} stands on line {first_at[line.sku]} already")
-            first_at.setdefault(line.sku, number)
-            lines.append(line)
-    if errors:
-        more = len(errors) - _MOST_ERRORS_SHOWN
-        shown = errors[:_MOST_ERRORS_SHOWN] + ([f"… and {more} more"] if more > 0 else [])
-        raise InvalidInput("nothing was imported:\n" + "\n".join(shown))
-    return lines
+    return read_json_lines(file, CatalogLine, key="sku", consequence="nothing was imported")
 
 
 async def import_catalog(
@@ -180,9 +159,3 @@ def _changes(
     missing = (stock or 0) - (known["on_hand"] if known else 0)
     if missing > 0:
         yield StockReceived(sku=line.sku, quantity=missing)
-
-
-def _rules(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'line'}: {problem['msg']}" for problem in error.errors()
-    )
