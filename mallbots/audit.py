@@ -88,6 +88,11 @@ class _Order:
     reserved_cents: int = 0
     shopping_list: str | None = None
 
+    @property
+    def has_traces(self) -> bool:
+        """Whether any domain but Orders, or the provider, knows of it. They are told after Orders."""
+        return bool(self.reservation or self.payment or self.holds or self.shopping_list)
+
 
 @dataclass
 class _Look:
@@ -151,6 +156,8 @@ def _broken_by(order: _Order) -> Iterator[tuple[str, str]]:
         yield WORKFLOW_OF_ORDER, f"{order.status}, but its workflow is {_name(order.workflow)}"
     if order.workflow is not None and not running and (order.status is None or live):
         yield ORDER_OF_WORKFLOW, f"its workflow is {_name(order.workflow)}, the order is {order.status}"
+    elif order.status is None and order.has_traces:
+        yield ORDER_OF_WORKFLOW, f"its workflow is {_name(order.workflow)}, and Orders does not know the order"
     charges = sum(status in {"held", "voided"} for status, _ in order.holds)
     if charges > 1 or order.authorizations > 1:
         yield ONE_CHARGE, f"{charges} holds at the provider, {order.authorizations} authorizations"

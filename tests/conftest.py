@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -29,11 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+async def postgres() -> AsyncIterator[str]:
     """A PostgreSQL server; the URL of its admin database."""
-    data_dir: Path = tmp_path_factory.mktemp("postgres")
-    async with running_postgres(data_dir, durable=False) as url:
-        yield url
+    # Not below pytest's directory: each new pytest shuts that to the user that PostgreSQL runs as under root.
+    with TemporaryDirectory(prefix="mallbots-") as data_dir:
+        async with running_postgres(Path(data_dir), durable=False) as url:
+            yield url
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,18 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _EVERY = 0.05
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0) -> T:
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], timeout: float = 10.0) -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T: ...
+async def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     """The first truthy answer of `condition`, a function or a coroutine function.
 
     Raises `AssertionError` when there is none within `timeout` seconds.

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, func
+from sqlalchemy import DateTime, Index, func
 from sqlmodel import Field, SQLModel
 
 SCHEMA = "kiosks"
@@ -14,10 +14,10 @@ class ApiKeyRow(SQLModel, table=True):
     again."""
 
     __tablename__ = "api_keys"
-    __table_args__ = {"schema": SCHEMA}
+    __table_args__ = (Index("ix_api_keys_kiosk", "kiosk"), {"schema": SCHEMA})
 
     key_hash: str = Field(primary_key=True)
-    kiosk: str = Field(index=True)
+    kiosk: str
     created_at: datetime | None = Field(
         default=None,
         sa_type=DateTime(timezone=True),

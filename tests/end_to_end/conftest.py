@@ -1,0 +1,82 @@
+"""One mall for all tests of this folder, as `mallbots up` runs it, on real servers."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import httpx
+import pytest
+from temporalio.client import Client
+
+from kernel.database import Database
+from mallbots.kiosk_keys import read_keys
+from mallbots.settings import DatabaseName, Settings
+from mallbots.temporal import connect
+from tests.mall import Mall, a_mall
+
+Databases = Callable[[DatabaseName], Database]
+
+
+@pytest.fixture(scope="session")
+def mall() -> Iterator[Mall]:
+    """The open mall. It gives up lost payment calls and slow answers soon, so that tests need not wait long."""
+    quick = {"MALLBOTS_SANDBOX_TIMEOUT": "0.3", "MALLBOTS_ANSWER_TIMEOUT": "2"}
+    with pytest.MonkeyPatch.context() as environment, a_mall(**quick) as mall:
+        for name in os.environ:
+            if name.startswith("MALLBOTS_"):
+                environment.delenv(name)
+        up = mall.open()
+        yield mall
+        up.terminate()
+        assert up.wait(timeout=15) == 0, mall.output.read_text()
+
+
+@pytest.fixture(scope="session")
+def settings(mall: Mall) -> Settings:
+    return mall.settings
+
+
+@pytest.fixture(scope="session")
+async def databases(settings: Settings) -> AsyncIterator[Databases]:
+    """The database of each domain by name, to look at what no API tells."""
+    opened: dict[DatabaseName, Database] = {}
+
+    def database(name: DatabaseName) -> Database:
+        if name not in opened:
+            opened[name] = Database(name, settings.database_url(name))
+        return opened[name]
+
+    yield database
+    for one in opened.values():
+        await one.close()
+
+
+@pytest.fixture(scope="session")
+async def temporal(settings: Settings) -> AsyncIterator[Client]:
+    yield await connect(settings)
+    # Its threads may call back for a moment longer (temporalio/sdk-python#300).
+    await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+async def kiosk(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API as kiosk-1 speaks to it."""
+    async with at_kiosk(settings, "kiosk-1") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def other_kiosk(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API as kiosk-2 speaks to it."""
+    async with at_kiosk(settings, "kiosk-2") as client:
+        yield client
+
+
+def at_kiosk(settings: Settings, name: str) -> httpx.AsyncClient:
+    """The API as this kiosk speaks to it."""
+    return httpx.AsyncClient(
+        base_url=settings.api_url,
+        headers={"Authorization": f"Bearer {read_keys(settings)[name]}"},
+        timeout=30,
+        trust_env=False,
+    )
