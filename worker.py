@@ -4,14 +4,12 @@
 `--domain workflows` runs the sagas themselves, without any domain's steps.
 """
 
-import argparse
 import asyncio
-import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -121,22 +119,16 @@ async def run_workers(
                     interceptors=[StepInterceptor()],
                     sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
                     graceful_shutdown_timeout=GRACE,
-                    max_concurrent_activities=settings.database_pool_size,
+                    max_concurrent_activities=settings.activity_slots,
                 )
             )
-        _say_ready()
+        if settings.ready_file is not None:
+            settings.ready_file.touch()
         await until()
 
 
-def _say_ready() -> None:
-    """Tell whoever started this process that it works, by the file it named."""
-    if ready_file := os.environ.get("MALLBOTS_READY_FILE"):
-        Path(ready_file).touch()
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--domain", action="append", choices=CHOICES, default=[], help="run this one; may be repeated"
-    )
-    run(parser.parse_args().domain)
+    from mallbots.cli import main
+
+    sys.argv[1:1] = ["worker"]
+    main()

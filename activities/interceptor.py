@@ -8,9 +8,9 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from events.store import Cause, caused_by
-from kernel.errors import MallError, OrderClosed, Refused
-from kernel.messages import Done
+from events.store import Causation, caused_by
+from kernel.errors import MallError, OrderClosed, Refusal, Refused
+from kernel.messages import Done, Failed
 
 
 class StepInterceptor(Interceptor):
@@ -23,22 +23,30 @@ class StepInterceptor(Interceptor):
 class _StepInbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         info = activity.info()
-        cause = Cause(
+        cause = Causation(
             correlation_id=_order_id(info.workflow_id),
             causation_id=f"{info.activity_type}/{info.workflow_run_id}/{info.activity_id}",
         )
         try:
             with caused_by(cause):
                 reply = await super().execute_activity(input)
-        except Refused as refused:
-            raise ApplicationError(
-                refused.message, refused.refusal.model_dump(), type=Refused.code, non_retryable=True
-            ) from refused
-        except OrderClosed as closed:
-            raise ApplicationError(closed.message, type=closed.code, non_retryable=True) from closed
         except MallError as error:
-            raise ApplicationError(error.message, type=error.code) from error
+            failed = Failed(
+                attempts=info.attempt, message=f"{error.code}: {error.message}", refusal=_refusal(error)
+            )
+            raise ApplicationError(
+                error.message, failed, type=error.code, non_retryable=failed.refusal is not None
+            ) from error
         return Done(attempts=info.attempt, reply=reply)
+
+
+def _refusal(error: MallError) -> Refusal | None:
+    """Why the saga ends, where it does; None for what is tried again."""
+    if isinstance(error, Refused):
+        return error.refusal
+    if isinstance(error, OrderClosed):
+        return Refusal(code="order_cancelled", detail=error.message)
+    return None
 
 
 def _order_id(workflow_id: str | None) -> UUID | None:

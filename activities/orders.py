@@ -21,9 +21,9 @@ class OrderActivities:
         return await self._orders.approve(command)
 
     @activity.defn(name="orders.reject")
-    async def reject(self, command: RejectOrder) -> None:
-        await self._orders.reject(command)
+    async def reject(self, command: RejectOrder) -> OrderAnswer:
+        return await self._orders.reject(command)
 
     @activity.defn(name="orders.cancel")
-    async def cancel(self, command: CancelOrder) -> None:
-        await self._orders.cancel(command)
+    async def cancel(self, command: CancelOrder) -> OrderAnswer:
+        return await self._orders.cancel(command)

@@ -48,18 +48,18 @@ class EventRow(SQLModel):
 
 
 @dataclass(frozen=True)
-class Cause:
+class Causation:
     """What led to an event: the story it belongs to (the order's id) and the step that made it."""
 
     correlation_id: UUID | None = None
     causation_id: str | None = None
 
 
-_cause: ContextVar[Cause] = ContextVar("cause", default=Cause())  # noqa: B039 - frozen
+_cause: ContextVar[Causation] = ContextVar("cause", default=Causation())  # noqa: B039 - frozen
 
 
 @contextmanager
-def caused_by(cause: Cause) -> Iterator[None]:
+def caused_by(cause: Causation) -> Iterator[None]:
     """Every event recorded inside the block carries this cause."""
     token = _cause.set(cause)
     try:

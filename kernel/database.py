@@ -66,6 +66,8 @@ class Database:
             reason = error.orig and error.orig.__cause__
             if error.connection_invalidated or isinstance(reason, _AWAY):
                 raise Unavailable(f"the {self.name} database does not answer") from error
+            if isinstance(reason, asyncpg.DeadlockDetectedError):
+                raise Unavailable(f"the {self.name} database was asked for the same at once: try again") from error
             raise
 
     async def ping(self) -> None:

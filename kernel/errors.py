@@ -1,12 +1,12 @@
 """The tree of errors. Each kind is mapped once to HTTP (`api/problems.py`) and once to Temporal
-(`activities/step.py`); nothing else decides what an error means to the outside.
+(`activities/interceptor.py`); nothing else decides what an error means to the outside.
 
     MallError
-    ├── InvalidInput     what was sent breaks a rule; never retried
+    ├── InvalidInput     what was sent breaks a rule
     ├── Unauthenticated  no key, or not one of ours
     ├── NotFound         there is no such thing, or it is not the caller's
     ├── Conflict         the thing is in a state that forbids it
-    ├── Refused          a business rule says no to an order; never retried, the saga undoes its steps
+    ├── Refused          a business rule says no to an order; the saga undoes its steps
     ├── Unavailable      a part is away; try again
     └── Misconfigured    a setting is wrong or missing
 """

@@ -5,11 +5,15 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from kernel.errors import Refusal
+
 DomainName = Literal["orders", "stores", "payments", "depot"]
 """A domain's name is its schema, its task queue and the prefix of its activities."""
 
 Sku = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 Cents = Annotated[int, Field(ge=0, le=10_000_000_000)]
+TotalCents = Annotated[int, Field(ge=0, le=10**15)]
+"""A sum of `Cents` over all pieces that an order can have, with room to spare."""
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 Quantity = Annotated[int, Field(ge=1, le=99)]
 IfMissing = Literal["skip", "substitute", "cancel"]
@@ -56,3 +60,11 @@ class Done(Message, Generic[Reply]):
 
     attempts: int
     reply: Reply
+
+
+class Failed(Message):
+    """What a failed attempt of an activity leaves behind: which it was, why, and the refusal if it was one."""
+
+    attempts: int
+    message: str
+    refusal: Refusal | None = None

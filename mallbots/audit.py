@@ -101,6 +101,7 @@ class _Look:
     orders: defaultdict[UUID, _Order] = field(default_factory=lambda: defaultdict(_Order))
     stock: list[tuple[str, int, int, int]] = field(default_factory=list)
     gaps: dict[DomainName, list[str]] = field(default_factory=dict)
+    strangers: list[str] = field(default_factory=list)
     streams: int = 0
     stuck: int = 0
 
@@ -138,6 +139,8 @@ def _findings(look: _Look) -> Iterator[Finding]:
     for order_id, order in look.orders.items():
         for promise, detail in _broken_by(order):
             yield Finding(promise, str(order_id), detail)
+    for workflow_id in look.strangers:
+        yield Finding(ORDER_OF_WORKFLOW, workflow_id, "its id names no order")
     for sku, on_hand, reserved, held in look.stock:
         if reserved != held or not 0 <= reserved <= on_hand:
             yield Finding(STOCK, f"sku {sku}", f"{reserved} reserved of {on_hand}, but orders hold {held}")
@@ -156,6 +159,8 @@ def _broken_by(order: _Order) -> Iterator[tuple[str, str]]:
         yield WORKFLOW_OF_ORDER, f"{order.status}, but its workflow is {_name(order.workflow)}"
     if order.workflow is not None and not running and (order.status is None or live):
         yield ORDER_OF_WORKFLOW, f"its workflow is {_name(order.workflow)}, the order is {order.status}"
+    elif order.status is not None and not live and running:
+        yield ORDER_OF_WORKFLOW, f"the order is {order.status}, but its workflow still runs"
     elif order.status is None and order.has_traces:
         yield ORDER_OF_WORKFLOW, f"its workflow is {_name(order.workflow)}, and Orders does not know the order"
     charges = sum(status in {"held", "voided"} for status, _ in order.holds)
@@ -197,7 +202,14 @@ def _name(status: WorkflowExecutionStatus | None) -> str:
 async def _read_workflows(client: Client, look: _Look) -> None:
     try:
         async for workflow in client.list_workflows("WorkflowType = 'Order'"):
-            look.orders[UUID(workflow.id.removeprefix("order-"))].workflow = workflow.status
+            try:
+                order = look.orders[_id_in(workflow.id)]
+            except ValueError:
+                look.strangers.append(workflow.id)
+                continue
+            # A workflow that was reset has a run that was terminated, too.
+            if order.workflow != WorkflowExecutionStatus.RUNNING:
+                order.workflow = workflow.status
         count = await client.count_workflows("WorkflowType = 'Order' AND Stuck IS NOT NULL")
         look.stuck = count.count
     except RPCError as error:

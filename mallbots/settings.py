@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         description="How long POST /v1/orders waits for the saga's answer before it says 202",
     )
 
+    activity_slots: int = Field(
+        50, ge=1, le=1000, description="Most activities of one domain that a worker runs at once"
+    )
+    ready_file: Path | None = Field(None, description="A file that a worker makes once it works")
+
     postgres_port: int = Field(
         15432, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"
     )

@@ -1,7 +1,6 @@
 """The way to Temporal: how to connect, and what the namespace must hold before the first order."""
 
 import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -13,15 +12,12 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
+import workflows.attributes
 from kernel.errors import Unavailable
 from mallbots.settings import Settings
 
-SEARCH_ATTRIBUTES: Final[Mapping[str, IndexedValueType.ValueType]] = {
-    "OrderStatus": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    "Kiosk": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    "Customer": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    "TotalCents": IndexedValueType.INDEXED_VALUE_TYPE_INT,
-    "Stuck": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+SEARCH_ATTRIBUTES: Final = {
+    key.name: IndexedValueType.ValueType(key.indexed_value_type) for key in workflows.attributes.ALL
 }
 RETENTION: Final = timedelta(days=30)
 

@@ -1,4 +1,4 @@
-"""What gateways may do with orders' workflows: start, await, cancel, look at. Nobody else names a workflow id."""
+"""What gateways may do with orders' workflows: start, await, cancel, look at."""
 
 import asyncio
 from datetime import timedelta
@@ -33,7 +33,6 @@ from workflows.order import OrderWorkflow
 from workflows.steps import WORKFLOW_QUEUE
 
 _RPC_TIMEOUT: Final = timedelta(seconds=3)
-_AWAY: Final = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
 def workflow_id(order_id: UUID) -> str:
@@ -85,7 +84,7 @@ class OrderSagas:
         """Cancel an order for good, unless it is being undone already, and wait until it is undone.
 
         Returns whether it has ended; if not, that takes longer than `timeout`, but it will. How it ended, Orders
-        knows: another cause may have been first. Raises `Unavailable` if Temporal did not take the request.
+        knows: another cause may have been first. Raises `Unavailable` if Temporal did not answer: send it again.
         """
         handle = self._handle(order_id)
         try:
@@ -116,11 +115,12 @@ class OrderSagas:
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise NotFound(f"there is no saga of order {order_id}") from error
-            if error.status in (*_AWAY, RPCStatusCode.FAILED_PRECONDITION):
+            # The server answers for a workflow's history, but only a worker for its queries.
+            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION):
                 raise Unavailable(
                     f"no worker answers for the workflow of order {order_id}: start one with `mallbots worker`"
                 ) from error
-            raise
+            raise _as_unavailable(error) from error
         pending = {
             activity.activity_type.name: activity for activity in description.raw_description.pending_activities
         }
@@ -158,4 +158,4 @@ def _attributes(request: OrderRequest) -> TypedSearchAttributes:
 
 
 def _as_unavailable(error: RPCError) -> Unavailable:
-    return Unavailable(f"Temporal did not take the request ({error.status.name.lower()}): send it again")
+    return Unavailable(f"Temporal did not answer ({error.status.name.lower()}): try again")

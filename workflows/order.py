@@ -54,8 +54,11 @@ class OrderWorkflow:
             cancelled_by_temporal = self._cause is None
             self._cause = self._cause or Cancellation(by="operator", reason=workflow.cancellation_reason() or "")
         assert self._cause is not None
-        self._answer_refused(self._cause)
-        await self._saga.undo(self._cause)
+        if self._answer is None and not self._saga.has_begun(APPROVE):
+            self._answer = refusal_answer(self._order, self._cause)
+        closed: OrderAnswer = await self._saga.undo(self._cause)
+        # An approval may have come through although no reply to it did: then Orders knows what was promised.
+        self._answer = self._answer or closed
         self._outcome = self._end(self._cause)
         await workflow.wait_condition(workflow.all_handlers_finished)
         if cancelled_by_temporal:
@@ -77,7 +80,7 @@ class OrderWorkflow:
         await saga.do(PLACE, place, summary=f"{pieces} for {order.kiosk}", undo=lambda cause: close(place, cause))
         reservation = await saga.do(
             RESERVE,
-            ReserveStock(order_id=order.order_id, lines=order.lines),
+            ReserveStock(order_id=order.order_id, lines=order.lines, currency=order.currency),
             summary=f"{pieces} of {count(len({line.sku for line in order.lines}), 'product')}",
             undo=lambda cause: ReleaseStock(order_id=order.order_id, reason=reason_of(cause)),
         )
@@ -145,14 +148,6 @@ class OrderWorkflow:
             steps=self._saga.accounts,
         )
 
-    def _answer_refused(self, cause: Cause) -> None:
-        if self._answer is None:
-            self._answer = OrderAnswer(
-                order_id=self._order.order_id,
-                currency=self._order.currency,
-                refusal=cause if isinstance(cause, Refusal) else cancelled_before_approval(cause),
-            )
-
     def _end(self, cause: Cause) -> OrderOutcome:
         status: Any = "rejected" if isinstance(cause, Refusal) else "cancelled"
         workflow.upsert_search_attributes([ORDER_STATUS.value_set(status)])
@@ -162,6 +157,12 @@ class OrderWorkflow:
 
     def _tell_operators(self) -> None:
         workflow.set_current_details(as_markdown(self.saga()))
+
+
+def refusal_answer(order: OrderRequest, cause: Cause) -> OrderAnswer:
+    """What the kiosk is told of an order that ends for this cause before it was approved."""
+    refusal = cause if isinstance(cause, Refusal) else cancelled_before_approval(cause)
+    return OrderAnswer(order_id=order.order_id, currency=order.currency, refusal=refusal)
 
 
 def close(order: PlaceOrder, cause: Cause) -> Message:

@@ -9,8 +9,8 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from kernel.errors import OrderClosed, Refusal
-    from kernel.messages import Cancellation, Done, Message
+    from kernel.errors import Refusal
+    from kernel.messages import Cancellation, Done, Failed, Message
     from workflows.attributes import STUCK
     from workflows.messages import ActionAccount, Cause, StepAccount
     from workflows.steps import PATIENCE, Step
@@ -58,24 +58,30 @@ class Saga:
         step; one that runs is awaited, so that its undo never overtakes it.
         """
         raise_if_cancelled()
-        account = next(a for a in self.accounts if a.activity == step.activity)
+        account = self._account(step)
         if step.undo and undo:
             account.undo = ActionAccount(activity=step.undo)
             self._compensations.append(_Compensation(step, undo, account.undo))
         return await self._act(step.activity, step, command, step.reply, account, summary)
 
-    async def undo(self, cause: Cause) -> None:
-        """Undo every step that began, last first, each until it is done. A cancellation that arrives meanwhile
-        changes nothing: what is being undone stays undone."""
+    def has_begun(self, step: Step[Any]) -> bool:
+        """Whether the step was begun, and so may have happened."""
+        return self._account(step).state != "planned"
+
+    async def undo(self, cause: Cause) -> Any:
+        """Undo every step that began, last first, each until it is done. Returns what the last undo, that of the
+        first step, replied. A cancellation that arrives meanwhile changes nothing: what is being undone stays
+        undone."""
         undoing = asyncio.create_task(self._undo(cause))
         while not undoing.done():
             try:
                 await asyncio.shield(undoing)
             except asyncio.CancelledError:
                 continue
-        undoing.result()
+        return undoing.result()
 
-    async def _undo(self, cause: Cause) -> None:
+    async def _undo(self, cause: Cause) -> Any:
+        reply: Any = None
         while self._compensations:
             compensation = self._compensations[-1]
             step = compensation.step
@@ -86,8 +92,12 @@ class Saga:
             compensation.account.activity = activity
             command = compensation.command(cause)
             summary = f"undo {step.activity}: {reason_of(cause)}"
-            await self._act(activity, step, command, Done[None], compensation.account, summary)
+            reply = await self._act(activity, step, command, step.undo_reply, compensation.account, summary)
             self._compensations.pop()
+        return reply
+
+    def _account(self, step: Step[Any]) -> StepAccount:
+        return next(account for account in self.accounts if account.activity == step.activity)
 
     async def _act(
         self,
@@ -109,7 +119,8 @@ class Saga:
             account.state = "cancelled"
             raise
         else:
-            account.state, account.attempts, account.error = "done", account.attempts + done.attempts, None
+            account.state, account.error = "done", None
+            account.attempts += done.attempts
             return done.reply
         finally:
             account.finished_at = workflow.now()
@@ -146,13 +157,15 @@ class Saga:
                     raise asyncio.CancelledError from error
                 # An attempt that fails while it is being cancelled is told as failed, and not repeated.
                 raise_if_cancelled()
-                refusal = refusal_of(error)
-                if refusal:
-                    raise StepRefused(refusal) from error
+                failed = failure_of(error)
+                account.attempts += failed.attempts
+                # An undo is never refused: whatever its failure is called, somebody must mend it.
+                if failed.refusal and activity == step.activity:
+                    raise StepRefused(failed.refusal) from error
                 if account.error is not None:
                     # Only what no retry mends ends a round without end: wait for whoever can mend it.
                     await workflow.sleep(patience, summary=f"{activity} failed for good; it is tried again")
-                account.error = failure_of(error)
+                account.error = failed.message
                 self._set_stuck(activity)
 
     def _set_stuck(self, activity: str | None) -> None:
@@ -175,21 +188,11 @@ def reason_of(cause: Cause) -> str:
     return cause.code if isinstance(cause, Refusal) else f"cancelled by {cause.by}"
 
 
-def refusal_of(error: ActivityError) -> Refusal | None:
-    """The refusal that an activity failed with; None if it failed with anything else."""
-    cause = error.cause
-    if not isinstance(cause, ApplicationError):
-        return None
-    if cause.type == OrderClosed.code:
-        return Refusal(code="order_cancelled", detail=cause.message)
-    if cause.type == "refused" and cause.details:
-        return Refusal.model_validate(cause.details[0])
-    return None
-
-
-def failure_of(error: ActivityError) -> str:
-    """What an operator should read first: the failure of the last attempt, or that nobody took the task."""
+def failure_of(error: ActivityError) -> Failed:
+    """Why an activity failed, as its last attempt told it; if none could tell, which time was over."""
     failure: BaseException = error
     while failure.__cause__ is not None:
         failure = failure.__cause__
-    return str(failure) if isinstance(failure, ApplicationError) else f"{type(failure).__name__}: {failure}"
+        if isinstance(failure, ApplicationError) and failure.details:
+            return Failed.model_validate(failure.details[0])
+    return Failed(attempts=0, message=f"{type(failure).__name__}: {failure}")

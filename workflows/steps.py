@@ -7,7 +7,7 @@ that stays down keeps the order pending. Only a business refusal ends a step, an
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from temporalio.common import RetryPolicy
 
@@ -24,7 +24,8 @@ PATIENCE: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Step(Generic[Reply]):
-    """One row of the table. `undo_if_cancelled` stands in for `undo` when somebody cancelled the order."""
+    """One row of the table. `undo_if_cancelled` stands in for `undo` when somebody cancelled the order;
+    `undo_reply` is what either answers."""
 
     activity: str
     reply: type[Done[Reply]]
@@ -33,6 +34,7 @@ class Step(Generic[Reply]):
     longest: float
     undo: str | None = None
     undo_if_cancelled: str | None = None
+    undo_reply: type[Done[Any]] = Done[None]
 
     @property
     def task_queue(self) -> str:
@@ -54,7 +56,8 @@ class Step(Generic[Reply]):
 # fmt: off
 #                 step                 answers                 seconds: attempt, first, longest      undo
 PLACE     = Step("orders.place",       Done[None],                      10, 0.2,  60, undo="orders.reject",
-                                                                          undo_if_cancelled="orders.cancel")
+                                                                          undo_if_cancelled="orders.cancel",
+                                                                          undo_reply=Done[OrderAnswer])
 RESERVE   = Step("stores.reserve",     Done[Reservation],               10, 0.2,  60, undo="stores.release")
 AUTHORIZE = Step("payments.authorize", Done[None],                      20, 0.5,  60, undo="payments.void")
 SCHEDULE  = Step("depot.schedule",     Done[None],                      10, 0.2,  60, undo="depot.cancel")

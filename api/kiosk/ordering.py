@@ -8,7 +8,7 @@ from uuid import UUID
 
 from api.kiosk.schemas import Links, Order, OrderToPlace
 from api.services import Services
-from domains.orders.messages import OrderAnswer
+from domains.orders.messages import OrderAnswer, OrderView
 from kernel.errors import NotFound, OrderClosed, Unavailable
 from kernel.messages import Cancellation
 from kernel.wording import count, format_money
@@ -52,7 +52,7 @@ class Ordering:
         ordered_at = await self._ordered_at(kiosk, order_id)
         view = await self._services.orders.view(order_id)
         if view is None:
-            # Its saga waits for Orders to record it.
+            # Its saga waits for Orders to record it, or for the kiosk to send it again.
             return Order(id=order_id, status="pending", ordered_at=ordered_at, links=Links.of(order_id))
         return Order.of(view, ordered_at)
 
@@ -75,7 +75,7 @@ class Ordering:
         if view is None:
             raise NotFound(f"order {order_id} was never begun")
         if view.status != "cancelled":
-            raise OrderClosed(f"order {order_id} is {view.status} and can not be cancelled any more")
+            raise OrderClosed(_why_not_cancelled(view))
         return Order.of(view, ordered_at)
 
     async def _ordered_at(self, kiosk: str, order_id: UUID) -> datetime:
@@ -117,3 +117,9 @@ class Ordering:
         stores = count(len({product.store for product in found}), "store")
         total = sum(item.quantity * products[item.sku].price_cents for item in order.items if item.sku in products)
         return f"{pieces} of {stores}, {format_money(total, self._services.currency)}, {kiosk}"
+
+
+def _why_not_cancelled(order: OrderView) -> str:
+    if order.status == "rejected":
+        return f"order {order.order_id} was rejected"
+    return f"order {order.order_id} is {order.status}, but its saga was ended by an operator: ask them"

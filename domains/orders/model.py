@@ -59,19 +59,25 @@ class Order(Aggregate):
             )
 
     def reject(self, order_id: UUID, refusal: Refusal) -> None:
-        """End a pending order for a business reason. Raises `Conflict` if it was approved or cancelled."""
-        if self.status == "rejected":
+        """End a pending order for a business reason; one that has ended stays as it ended.
+
+        Raises `Conflict` if it was approved.
+        """
+        if self.status in ("rejected", "cancelled"):
             return
         if self.status != "pending":
             raise Conflict(f"order {order_id} is {self.status} and can not be rejected")
         self.record(OrderRejected(order_id=order_id, refusal=refusal))
 
     def cancel(self, order_id: UUID, cancellation: Cancellation) -> None:
-        """End a pending or approved order because somebody wants so. Raises `Conflict` if it was rejected."""
-        if self.status == "cancelled":
+        """End a pending or approved order because somebody wants so; one that has ended stays as it ended.
+
+        Raises `Conflict` if it was never placed.
+        """
+        if self.status in ("rejected", "cancelled"):
             return
-        if self.status not in ("pending", "approved"):
-            raise Conflict(f"order {order_id} is {self.status} and can not be cancelled")
+        if self.status == "unknown":
+            raise Conflict(f"order {order_id} was never placed")
         self.record(OrderCancelled(order_id=order_id, cancellation=cancellation))
 
     def apply(self, event: Event) -> None:

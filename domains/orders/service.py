@@ -53,22 +53,29 @@ class Orders:
         """Approve the order and give it a pickup code. Raises `OrderClosed` if it has ended."""
         async with self._order(command.order_id) as order:
             order.approve(command.order_id, command.lines, command.total_cents, _new_pickup_code())
-        assert order.answer is not None
-        return order.answer
+        return _answer_of(order)
 
-    async def reject(self, command: RejectOrder) -> None:
-        """End the order as rejected, also one whose placing never got here: it is on record then."""
+    async def reject(self, command: RejectOrder) -> OrderAnswer:
+        """End the order as rejected, also one whose placing never got here: it is on record then.
+
+        Returns what the kiosk is told of it. Raises `Conflict` if it was approved.
+        """
         async with self._order(command.order.order_id) as order:
             if order.placed is None:
                 order.place(command.order, now())
             order.reject(command.order.order_id, command.refusal)
+        return _answer_of(order)
 
-    async def cancel(self, command: CancelOrder) -> None:
-        """End the order as cancelled, also one whose placing never got here: it is on record then."""
+    async def cancel(self, command: CancelOrder) -> OrderAnswer:
+        """End the order as cancelled, also one whose placing never got here: it is on record then.
+
+        Returns what the kiosk is told of it, which is the approval if that came first.
+        """
         async with self._order(command.order.order_id) as order:
             if order.placed is None:
                 order.place(command.order, now())
             order.cancel(command.order.order_id, command.cancellation)
+        return _answer_of(order)
 
     async def view(self, order_id: UUID) -> OrderView | None:
         """The order as it is now, or None."""
@@ -99,6 +106,12 @@ class Orders:
 
 def _stream(order_id: UUID) -> str:
     return f"order-{order_id}"
+
+
+def _answer_of(order: Order) -> OrderAnswer:
+    answer = order.answer
+    assert answer is not None
+    return answer
 
 
 def _new_pickup_code() -> str:

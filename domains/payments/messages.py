@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from events.event import Event
 from kernel.errors import Refusal
-from kernel.messages import Cents, Currency, Message, PaymentMethod
+from kernel.messages import Currency, Message, PaymentMethod, TotalCents
 
 PaymentStatus = Literal["authorized", "declined", "voided"]
 
@@ -36,7 +36,7 @@ class AuthorizePayment(Message):
 
     order_id: UUID
     payment: Payment
-    amount_cents: Cents
+    amount_cents: TotalCents
     currency: Currency
 
 
@@ -55,7 +55,7 @@ class PaymentAuthorized(Event):
 
     order_id: UUID
     method: PaymentMethod
-    amount_cents: Cents
+    amount_cents: TotalCents
     currency: Currency
     reference: str | None
 

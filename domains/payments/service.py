@@ -13,7 +13,7 @@ from domains.payments.model import Payment
 from domains.payments.provider import PaymentProvider
 from events.store import EventStore
 from kernel.database import Database
-from kernel.errors import OrderClosed, Refused
+from kernel.errors import ConcurrencyConflict, OrderClosed, Refused
 
 _PUT = text(
     "INSERT INTO payments.payments (order_id, status, method, authorized_cents, currency, version)"
@@ -38,19 +38,19 @@ class Payments:
         payment was voided before or meanwhile (nothing stays held then).
         """
         order_id = command.order_id
-        async with self._database.transaction() as connection:
-            if (await self._load(connection, order_id)).is_settled(order_id):
-                return
         try:
-            reference = await self._hold(command)
-        except Refused as refused:
-            async with self._payment(order_id) as payment:
-                payment.decline(order_id, refused.refusal)
-            raise
-        try:
-            async with self._payment(order_id) as payment:
-                payment.authorize(command, reference)
+            async with self._database.transaction() as connection:
+                if (await self._load(connection, order_id)).is_settled(order_id):
+                    return
+            try:
+                reference = await self._hold(command)
+            except Refused as refused:
+                async with self._payment(order_id) as payment:
+                    payment.decline(order_id, refused.refusal)
+                raise
+            await self._record_hold(command, reference)
         except OrderClosed:
+            # Also where it was closed at the start: an earlier attempt may have come too late, and failed here.
             await self._provider.void(order_id, idempotency_key=f"void-{order_id}")
             raise
 
@@ -66,6 +66,16 @@ class Payments:
         await self._provider.void(command.order_id, idempotency_key=f"void-{command.order_id}")
         async with self._payment(command.order_id) as payment:
             payment.void(command.order_id, command.reason)
+
+    async def _record_hold(self, command: AuthorizePayment, reference: str | None) -> None:
+        """Not left to a later attempt: this one may be the last, and only it knows of the hold."""
+        while True:
+            try:
+                async with self._payment(command.order_id) as payment:
+                    payment.authorize(command, reference)
+                return
+            except ConcurrencyConflict:
+                continue
 
     async def _hold(self, command: AuthorizePayment) -> str | None:
         if not isinstance(command.payment, CardPayment):

@@ -19,7 +19,7 @@ from domains.stores.messages import (
 )
 from domains.stores.service import STORE
 from events.event import Event
-from events.store import Cause, caused_by
+from events.store import Causation, caused_by
 from kernel.database import Database
 from kernel.errors import InvalidInput
 from kernel.ids import new_id
@@ -27,11 +27,15 @@ from kernel.jsonlines import read_json_lines
 
 CHUNK = 500
 
+# One import at a time, so that each event is told once.
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtext('stores.catalog'))")
 _STORES = text("SELECT name, id FROM stores.stores")
 _ADD_STORE = text("INSERT INTO stores.stores (id, name, open) VALUES (:id, :name, true)")
+# NO KEY UPDATE: an order that holds stock already may go on to refer to its products.
 _PRODUCTS = text(
-    "SELECT sku, store_id, name, brand, price_cents, on_hand FROM stores.products JOIN stores.stock USING (sku)"
-    ' WHERE sku = ANY(:skus) ORDER BY sku COLLATE "C" FOR UPDATE'
+    "SELECT sku, store_id, name, brand, price_cents, currency, on_hand"
+    " FROM stores.products JOIN stores.stock USING (sku)"
+    ' WHERE sku = ANY(:skus) ORDER BY sku COLLATE "C" FOR NO KEY UPDATE'
 )
 _PUT_PRODUCTS = text(
     "INSERT INTO stores.products (sku, store_id, name, brand, price_cents, currency)"
@@ -63,11 +67,13 @@ async def import_catalog(
     """Open the stores and add or change the products of a catalogue, in one transaction.
 
     `stock` tops up each product to so many pieces on hand (never takes any away). `progress` is told how many
-    lines are done. A repeat changes nothing. Raises `InvalidInput` if a product would move to another store.
+    lines are done. A repeat changes nothing. Raises `InvalidInput` if a product would
+    move to another store or be priced in another currency.
     """
     totals: dict[str, int] = {}
-    with caused_by(Cause(correlation_id=new_id(), causation_id="catalog-import")):
+    with caused_by(Causation(correlation_id=new_id(), causation_id="catalog-import")):
         async with database.transaction() as connection:
+            await connection.execute(_LOCK)
             stores = await _open_stores(connection, lines, totals)
             in_lock_order = sorted(lines, key=lambda line: line.sku)
             for start in range(0, len(lines), CHUNK):
@@ -151,6 +157,10 @@ def _changes(
             raise InvalidInput(
                 f"nothing was imported:\nsku {line.sku} is sold by another store than {line.store}",
                 field="store",
+            )
+        if known["currency"] != currency:
+            raise InvalidInput(
+                f"nothing was imported:\nsku {line.sku} is sold in {known['currency']}, not in {currency}"
             )
         if (known["name"], known["brand"]) != (line.name, line.brand):
             yield ProductRenamed(sku=line.sku, name=line.name, brand=line.brand)

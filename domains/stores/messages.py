@@ -19,6 +19,7 @@ class ReserveStock(Message):
 
     order_id: UUID
     lines: list[OrderLine]
+    currency: Currency
 
 
 class ReleaseStock(Message):

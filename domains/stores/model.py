@@ -17,6 +17,7 @@ class Offer:
     store: str
     store_open: bool
     unit_price_cents: int
+    currency: str
     available: int
 
 
@@ -28,13 +29,14 @@ def pieces_by_sku(lines: Iterable[OrderLine | PricedLine]) -> dict[str, int]:
     return dict(sorted(pieces.items()))
 
 
-def price(lines: Sequence[OrderLine], offers: Mapping[str, Offer]) -> Reservation:
-    """Every line with its name, store and price, and their total.
+def price(lines: Sequence[OrderLine], offers: Mapping[str, Offer], currency: str) -> Reservation:
+    """Every line with its name, store and price, and their total. What has no price in `currency` is not sold.
 
     Raises `Refused` naming every line to blame, for the first rule broken of: `unknown_product`,
     `store_closed`, `insufficient_stock`.
     """
     wanted = pieces_by_sku(lines)
+    offers = {sku: offer for sku, offer in offers.items() if offer.currency == currency}
     _refuse(
         "unknown_product",
         [RefusedLine(sku=sku, quantity=n) for sku, n in wanted.items() if sku not in offers],

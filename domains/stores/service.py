@@ -46,7 +46,7 @@ _ADD_LINES = text(
 # Every transaction locks stock in the order of sku: two orders for the same products queue, never deadlock.
 _LOCK_OFFERS = text(
     "SELECT stock.sku, products.name, stores.name AS store, stores.open AS store_open,"
-    " products.price_cents AS unit_price_cents, stock.on_hand - stock.reserved AS available"
+    " products.price_cents AS unit_price_cents, products.currency, stock.on_hand - stock.reserved AS available"
     " FROM stores.stock JOIN stores.products USING (sku) JOIN stores.stores ON stores.id = products.store_id"
     ' WHERE stock.sku = ANY(:skus) ORDER BY stock.sku COLLATE "C" FOR UPDATE OF stock'
 )
@@ -81,7 +81,7 @@ class Stores:
                     raise OrderClosed(f"what was held for order {command.order_id} has been released")
                 return Reservation.of(await _held_lines(connection, command.order_id))
             pieces = pieces_by_sku(command.lines)
-            reservation = price(command.lines, await _lock_offers(connection, pieces))
+            reservation = price(command.lines, await _lock_offers(connection, pieces), command.currency)
             await _move_reserved(connection, pieces, sign=1)
             await connection.execute(
                 _ADD_LINES,
@@ -120,7 +120,7 @@ class Stores:
     ) -> list[ProductView]:
         """Up to `limit` products by sku, from the first behind `after`; of one store (by name) if given; those
         of which every word of `words` begins a word of the name or brand, if given."""
-        prefixes = " & ".join(f"{word}:*" for word in re.findall(r"\w+", words.lower()))
+        prefixes = " & ".join(f"{word}:*" for word in re.findall(r"[^\W_]+", words.lower()))
         rules = ["products.sku > :after"]
         if store is not None:
             rules.append("stores.name = :store")

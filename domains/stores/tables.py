@@ -10,6 +10,8 @@ from sqlmodel import Field, SQLModel
 from events.store import EventRow
 
 SCHEMA = "stores"
+# PostgreSQL's own parser keeps "14.5" and "salsa/dip" as one word each; people do not.
+WORDS = r"to_tsvector('simple', regexp_replace(name || ' ' || brand, '[\W_]+', ' ', 'g'))"
 
 
 class StoresEvent(EventRow, table=True):
@@ -50,7 +52,7 @@ class ProductRow(SQLModel, table=True):
     search: str | None = Field(
         default=None,
         sa_type=TSVECTOR,
-        sa_column_args=(Computed("to_tsvector('simple', name || ' ' || brand)", persisted=True),),
+        sa_column_args=(Computed(WORDS, persisted=True),),
     )
 
 

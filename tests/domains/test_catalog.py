@@ -1,16 +1,18 @@
 """The catalogue: imported whole or not at all, any number of times."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from domains.stores.catalog import CHUNK, import_catalog, read_catalog
-from domains.stores.messages import CatalogImport, CatalogLine
+from domains.stores.messages import CatalogImport, CatalogLine, ReserveStock
 from domains.stores.service import Stores
 from kernel.database import Database
-from kernel.errors import InvalidInput
+from kernel.errors import InvalidInput, Refused
 from kernel.ids import new_id
+from kernel.messages import OrderLine
 
 
 def catalog(size: int, cents: int = 250, mark: str = "") -> list[CatalogLine]:
@@ -27,6 +29,47 @@ async def test_an_import_repeated_changes_nothing(database: Database) -> None:
     assert first == CatalogImport(stores_opened=1, products_added=len(lines), stock_received=10 * len(lines))
     assert await import_catalog(database, lines, currency="USD", stock=10) == CatalogImport()
     assert await import_catalog(database, lines, currency="USD") == CatalogImport()
+
+
+async def test_imports_at_once_tell_of_each_change_once(database: Database) -> None:
+    lines = catalog(3)
+    done = await asyncio.gather(*(import_catalog(database, lines, currency="USD", stock=5) for _ in range(4)))
+    assert sorted(one.products_added for one in done) == [0, 0, 0, 3]
+    assert sum(one.stores_opened for one in done) == 1
+
+
+async def test_a_catalogue_is_imported_while_its_products_are_ordered(database: Database, stores: Stores) -> None:
+    lines = catalog(200)
+    await import_catalog(database, lines, currency="USD", stock=100)
+
+    async def order() -> None:
+        items = [OrderLine(sku=line.sku, quantity=1) for line in reversed(lines[:100])]
+        for _ in range(5):
+            await stores.reserve(ReserveStock(order_id=new_id(), lines=items, currency="USD"))
+
+    async def change(cents: int) -> None:
+        priced = [line.model_copy(update={"price_cents": cents}) for line in lines]
+        await import_catalog(database, priced, currency="USD", stock=100)
+
+    await asyncio.gather(*(order() for _ in range(4)), *(change(cents) for cents in range(1, 7)))
+
+
+async def test_a_product_keeps_its_currency(database: Database, stores: Stores) -> None:
+    (line,) = catalog(1)
+    await import_catalog(database, [line], currency="USD", stock=5)
+    with pytest.raises(InvalidInput, match="sold in USD, not in EUR"):
+        await import_catalog(database, [line], currency="EUR")
+    wanted = [OrderLine(sku=line.sku, quantity=1)]
+    with pytest.raises(Refused, match="does not sell"):
+        await stores.reserve(ReserveStock(order_id=new_id(), lines=wanted, currency="EUR"))
+
+
+@pytest.mark.parametrize("name", ["Bread 14.5", "Broccoli/Cauliflower", "Jam-Filled (2%)", "Ben&Jerry's", "A_b"])
+async def test_a_product_is_found_by_the_words_of_its_name(database: Database, stores: Stores, name: str) -> None:
+    line = catalog(1)[0].model_copy(update={"name": name})
+    await import_catalog(database, [line], currency="USD")
+    for words in (name, *name.replace("/", " ").split()):
+        assert [product.sku for product in await stores.products(store=line.store, words=words)] == [line.sku]
 
 
 async def test_an_import_tells_of_every_change_as_an_event(database: Database, stores: Stores) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from domains.depot.messages import EVENTS, ShoppingListCancelled
-from events.store import Cause, EventStore, caused_by
+from events.store import Causation, EventStore, caused_by
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict, Unavailable
 from kernel.ids import new_id
@@ -57,7 +57,7 @@ async def test_of_several_events_saved_together_all_are_saved_or_none(database: 
 
 async def test_events_carry_the_order_and_the_step_that_caused_them(database: Database) -> None:
     stream, order_id = f"test-{new_id()}", new_id()
-    with caused_by(Cause(correlation_id=order_id, causation_id="depot.cancel/run/1")):
+    with caused_by(Causation(correlation_id=order_id, causation_id="depot.cancel/run/1")):
         async with database.transaction() as connection:
             await STORE.record(connection, [(stream, event("caused")), (stream, event("twice"))])
     async with database.transaction() as connection:

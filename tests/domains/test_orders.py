@@ -8,7 +8,7 @@ from sqlalchemy import text
 from domains.orders.messages import ApproveOrder, CancelOrder, RejectOrder
 from domains.orders.service import PICKUP_CODE_LENGTH, PICKUP_CODE_SIGNS, Orders
 from kernel.database import Database
-from kernel.errors import Conflict, IdempotencyKeyReused, OrderClosed, Refusal
+from kernel.errors import ConcurrencyConflict, Conflict, IdempotencyKeyReused, OrderClosed, Refusal
 from kernel.ids import new_id
 from kernel.messages import Cancellation
 from tests.samples import line, place, priced
@@ -76,8 +76,8 @@ async def test_a_rejected_order_tells_its_reason_and_stays_rejected(orders: Orde
     assert await events_of(database, command.order_id) == ["OrderPlaced", "OrderRejected"]
     with pytest.raises(OrderClosed):
         await orders.approve(ApproveOrder(order_id=command.order_id, lines=[priced()], total_cents=900))
-    with pytest.raises(Conflict):
-        await orders.cancel(CancelOrder(order=command, cancellation=BY_CUSTOMER))
+    assert (await orders.cancel(CancelOrder(order=command, cancellation=BY_CUSTOMER))).refusal == REFUSAL
+    assert await events_of(database, command.order_id) == ["OrderPlaced", "OrderRejected"]
 
 
 async def test_a_late_approval_never_overwrites_a_cancellation(orders: Orders) -> None:
@@ -156,3 +156,16 @@ async def test_the_row_of_an_order_tells_what_its_stream_tells(orders: Orders, d
             )
         ).one()
     assert tuple(row) == ("approved", 2, 900, answer.pickup_code)
+
+
+async def test_two_open_orders_never_share_a_pickup_code(orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = place(), place()
+    await orders.place(first)
+    await orders.place(second)
+    codes = iter(["SAMESAME", "SAMESAME", "OTHER"])
+    monkeypatch.setattr("domains.orders.service._new_pickup_code", lambda: next(codes))
+    await orders.approve(ApproveOrder(order_id=first.order_id, lines=[priced()], total_cents=900))
+    again = ApproveOrder(order_id=second.order_id, lines=[priced()], total_cents=900)
+    with pytest.raises(ConcurrencyConflict):
+        await orders.approve(again)
+    assert (await orders.approve(again)).pickup_code == "OTHER"

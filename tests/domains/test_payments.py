@@ -1,16 +1,19 @@
 """Payments: at most one charge an order, whatever gets lost on the way to the provider and back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
 from domains.payments.messages import AuthorizePayment, VoidPayment
-from domains.payments.sandbox import CARD_TOKENS, Sandbox
+from domains.payments.sandbox import Sandbox
 from domains.payments.service import Payments
+from events.store import EventStore
 from kernel.database import Database
-from kernel.errors import IdempotencyKeyReused, OrderClosed, ProviderTimeout, Refused
+from kernel.errors import ConcurrencyConflict, IdempotencyKeyReused, OrderClosed, ProviderTimeout, Refused
 from kernel.ids import new_id
 from tests.samples import authorize
 
@@ -120,6 +123,68 @@ async def test_a_void_that_overtakes_a_slow_authorize_leaves_nothing_held(
         assert await holds(database, command.order_id) in ([], [("voided", 900)])
 
 
+class LateProvider:
+    """A provider whose answer comes after the order was voided, and which then loses some voids."""
+
+    def __init__(self, sandbox: Sandbox, lost_voids: int) -> None:
+        self._sandbox = sandbox
+        self._lost_voids = lost_voids
+        self.before_answer: Callable[[], Awaitable[None]] | None = None
+
+    async def authorize(
+        self, order_id: UUID, token: str, amount_cents: int, currency: str, *, idempotency_key: str
+    ) -> str:
+        if self.before_answer:
+            await self.before_answer()
+        return await self._sandbox.authorize(
+            order_id, token, amount_cents, currency, idempotency_key=idempotency_key
+        )
+
+    async def void(self, order_id: UUID, *, idempotency_key: str) -> None:
+        if self.before_answer is None and self._lost_voids > 0:
+            self._lost_voids -= 1
+            raise ProviderTimeout("the payment provider did not answer in time")
+        await self._sandbox.void(order_id, idempotency_key=idempotency_key)
+
+
+@pytest.mark.parametrize("lost_voids", [0, 1])
+async def test_a_hold_that_comes_after_the_order_was_voided_is_let_go(
+    sandbox: Sandbox, database: Database, lost_voids: int
+) -> None:
+    provider = LateProvider(sandbox, lost_voids)
+    payments, command = Payments(database, provider), authorize()
+
+    async def void_first() -> None:
+        await payments.void(void(command.order_id))
+        provider.before_answer = None
+
+    provider.before_answer = void_first
+    for _ in range(lost_voids):
+        with pytest.raises(ProviderTimeout):
+            await payments.authorize(command)
+    with pytest.raises(OrderClosed):
+        await payments.authorize(command)
+    assert await holds(database, command.order_id) == [("voided", 900)]
+
+
+async def test_a_hold_is_recorded_although_somebody_else_recorded_first(
+    payments: Payments, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = EventStore.append
+    lost: list[int] = []
+
+    async def lose_once(*arguments: Any) -> None:
+        if not lost:
+            lost.append(1)
+            raise ConcurrencyConflict("somebody was first")
+        await append(*arguments)
+
+    monkeypatch.setattr(EventStore, "append", lose_once)
+    command = authorize()
+    await payments.authorize(command)
+    assert await events_of(database, command.order_id) == ["PaymentAuthorized"]
+
+
 async def test_payment_at_pickup_is_an_open_invoice_that_asks_no_provider(
     payments: Payments, database: Database
 ) -> None:
@@ -147,7 +212,3 @@ async def test_one_key_sent_many_times_at_once_holds_the_amount_once(sandbox: Sa
     )
     assert len(set(references)) == 1
     assert await holds(database, order_id) == [("held", 500)]
-
-
-def test_every_card_token_says_what_it_does() -> None:
-    assert all(meaning for meaning in CARD_TOKENS.values())

@@ -17,7 +17,7 @@ from tests.samples import line, stocked
 
 
 def reserve(*lines: OrderLine, order_id: UUID | None = None) -> ReserveStock:
-    return ReserveStock(order_id=order_id or new_id(), lines=list(lines))
+    return ReserveStock(order_id=order_id or new_id(), lines=list(lines), currency="USD")
 
 
 def release(order_id: UUID) -> ReleaseStock:

@@ -14,9 +14,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 
 import mallbots.audit
+from domains.orders.messages import CancelOrder
 from domains.orders.service import Orders
 from domains.payments.messages import CardPayment
 from kernel.database import Database
@@ -224,6 +228,39 @@ async def test_a_live_order_whose_workflow_was_terminated_is_found(books: Books,
         (WORKFLOW_OF_ORDER, str(order_id)),
         (ORDER_OF_WORKFLOW, str(order_id)),
     }
+
+
+async def test_an_order_that_was_cancelled_behind_the_back_of_its_saga_is_found(
+    books: Books, before: Broken
+) -> None:
+    order_id = await books.approved_order()
+    cancellation = Cancellation(by="operator", reason="by mistake")
+    await Orders(books.database).cancel(CancelOrder(order=place(order_id), cancellation=cancellation))
+    broken = {ORDER_OF_WORKFLOW, MONEY, STOCK, LISTS}
+    assert await books.findings() - before == {(promise, str(order_id)) for promise in broken}
+
+
+async def test_an_order_whose_workflow_was_reset_by_an_operator_is_in_order(books: Books, before: Broken) -> None:
+    order_id = await books.approved_order()
+    workflow = books.temporal.get_workflow_handle(workflow_id(order_id))
+    first_run = (await workflow.describe()).run_id
+    first_task = next(
+        event.event_id
+        for event in (await workflow.fetch_history()).events
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    )
+    await books.temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=books.settings.temporal_namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow.id, run_id=first_run),
+            reason="by an operator",
+            workflow_task_finish_event_id=first_task,
+            request_id=str(uuid4()),
+        )
+    )
+    await books.until_listed(order_id, f"RunId != '{first_run}' AND OrderStatus = 'approved'")
+    await books.until_listed(order_id, "ExecutionStatus = 'Terminated'")
+    assert await books.findings() == before
 
 
 async def test_a_workflow_that_ended_without_leaving_an_order_is_found(books: Books, before: Broken) -> None:

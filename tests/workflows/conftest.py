@@ -22,8 +22,8 @@ from activities.interceptor import StepInterceptor
 from domains.orders.messages import OrderAnswer
 from domains.payments.messages import CardPayment
 from domains.stores.messages import Reservation
+from kernel.errors import Refusal
 from kernel.ids import new_id
-from kernel.messages import DomainName
 from mallbots.embedded import find_binary
 from tests.samples import line, priced
 from workflows.attributes import ALL
@@ -36,7 +36,7 @@ Behaviour = Callable[[int], Awaitable[None]]
 """What an activity does before it succeeds; it is given the number of the attempt."""
 
 REPLAYER = Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter)
-DOMAINS: tuple[DomainName, ...] = ("orders", "stores", "payments", "depot")
+WORKERS = (WORKFLOW_QUEUE, "orders", "stores", "payments", "depot")
 
 
 @dataclass
@@ -52,14 +52,20 @@ class Domains:
         """Let an activity of an order do this first, on each attempt."""
         self._behaviours[order_id, name] = behave
 
-    async def up(self, domain: DomainName) -> None:
-        """Start the domain's worker."""
-        worker = Worker(self.client, task_queue=domain, activities=[self._act], interceptors=[StepInterceptor()])
+    async def up(self, domain: str) -> None:
+        """Start the worker of a domain, or of the workflows."""
+        worker = Worker(
+            self.client,
+            task_queue=domain,
+            workflows=[OrderWorkflow] if domain == WORKFLOW_QUEUE else [],
+            activities=[] if domain == WORKFLOW_QUEUE else [self._act],
+            interceptors=[StepInterceptor()],
+        )
         self._workers[domain] = worker
         await worker.__aenter__()
 
-    async def down(self, domain: DomainName) -> None:
-        """Stop the domain's worker."""
+    async def down(self, domain: str) -> None:
+        """Stop the worker of a domain, or of the workflows."""
         await self._workers.pop(domain).__aexit__(None, None, None)
 
     @activity.defn(dynamic=True)
@@ -72,11 +78,17 @@ class Domains:
         self.done[order_id].append(info.activity_type)
         if info.activity_type == "stores.reserve":
             return Reservation.of([priced(quantity=2, cents=450)])
-        if info.activity_type == "orders.approve":
+        if info.activity_type in ("orders.approve", "orders.reject", "orders.cancel"):
+            return self._answer(order_id, command)
+        return None
+
+    def _answer(self, order_id: UUID, command: dict[str, Any]) -> OrderAnswer:
+        if "orders.approve" in self.done[order_id]:
             return OrderAnswer(
                 order_id=order_id, currency="USD", pickup_code="BCDFGH", total_cents=900, items=[priced()]
             )
-        return None
+        refusal = command.get("refusal", {"code": "order_cancelled", "detail": "cancelled"})
+        return OrderAnswer(order_id=order_id, currency="USD", refusal=Refusal.model_validate(refusal))
 
 
 @dataclass
@@ -166,11 +178,10 @@ async def env() -> AsyncIterator[WorkflowEnvironment]:
 async def domains(env: WorkflowEnvironment) -> AsyncIterator[Domains]:
     """Every worker, with steps that do as the test says."""
     domains = Domains(env.client)
-    for domain in DOMAINS:
+    for domain in WORKERS:
         await domains.up(domain)
-    async with Worker(env.client, task_queue=WORKFLOW_QUEUE, workflows=[OrderWorkflow]):
-        yield domains
-    for domain in DOMAINS:
+    yield domains
+    for domain in WORKERS:
         await domains.down(domain)
 
 
@@ -187,7 +198,9 @@ async def story(
         payment=CardPayment(token="tok_approved"),
         currency="USD",
     )
-    handle = env.client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order.order_id))
+    handle: WorkflowHandle[OrderWorkflow, OrderOutcome] = env.client.get_workflow_handle_for(
+        OrderWorkflow.run, workflow_id(order.order_id)
+    )
     story = Story(env, domains, order, handle)
     yield story
     history = await story.history()

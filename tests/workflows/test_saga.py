@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
@@ -15,8 +16,8 @@ from kernel.messages import Cancellation, DomainName
 from tests.workflows.conftest import Behaviour, Domains, Story
 from workflows.attributes import ORDER_STATUS, STUCK, TOTAL_CENTS
 from workflows.messages import OrderOutcome, SagaAccount
-from workflows.order import OrderWorkflow
-from workflows.steps import PATIENCE
+from workflows.order import OrderWorkflow, as_markdown
+from workflows.steps import PATIENCE, WORKFLOW_QUEUE
 
 STEPS = ["orders.place", "stores.reserve", "payments.authorize", "depot.schedule", "orders.approve"]
 UNDO = {
@@ -157,13 +158,54 @@ async def test_a_cancel_in_the_temporal_web_ui_undoes_everything_too(story: Stor
 async def test_an_order_cancelled_in_the_web_ui_before_it_began_is_still_recorded(
     story: Story, domains: Domains
 ) -> None:
-    await domains.down("orders")
+    await domains.down(WORKFLOW_QUEUE)
     await story.begin()
     await story.handle.cancel()
-    await domains.up("orders")
+    await domains.up(WORKFLOW_QUEUE)
     with pytest.raises(WorkflowFailureError):
         await story.handle.result()
-    assert story.done[-1] == "orders.cancel"
+    assert story.done == ["orders.cancel"]
+
+
+async def test_a_cancel_is_on_record_although_no_worker_runs(story: Story, domains: Domains) -> None:
+    await story.answer()
+    await domains.down(WORKFLOW_QUEUE)
+    await story.handle.signal(OrderWorkflow.cancel, BY_CUSTOMER)
+    await domains.up(WORKFLOW_QUEUE)
+    assert (await story.handle.result()).status == "cancelled"
+    assert story.done == [*STEPS, *UNDO["orders.approve"], "orders.cancel"]
+
+
+async def test_an_approval_whose_reply_got_lost_is_what_a_cancelled_order_answers(story: Story) -> None:
+    gate = Gate()
+
+    async def approve_and_lose_the_reply(attempt: int) -> None:
+        story.done.append("orders.approve")
+        await gate(attempt)
+        raise Unavailable("the worker was killed")
+
+    story.domains.when(story.id, "orders.approve", approve_and_lose_the_reply)
+    answering = asyncio.create_task(story.answer())
+    await gate.reached.wait()
+    cancelling = asyncio.create_task(cancel(story))
+    await story.until(lambda account: account.status == "undoing")
+    gate.opened.set()
+    assert (await cancelling).status == "cancelled"
+    assert (await answering).pickup_code == "BCDFGH"
+
+
+async def test_an_undo_that_is_refused_is_tried_again_and_the_rest_is_undone(story: Story) -> None:
+    refusals = [OrderClosed("not in this state")]
+
+    async def refuse_once(attempt: int) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    story.domains.when(story.id, "orders.approve", refuse())
+    story.domains.when(story.id, "depot.cancel", refuse_once)
+    await story.begin()
+    assert (await story.end()).status == "rejected"
+    assert story.done == [*STEPS[:-1], *UNDO["orders.approve"], "orders.reject"]
 
 
 @pytest.mark.recorded
@@ -236,25 +278,32 @@ async def test_an_undo_that_fails_ten_times_is_shown_as_stuck_and_goes_through_i
     account = await story.account()
     undo = account.steps[2].undo
     assert undo is not None
-    assert (undo.state, undo.error) == ("done", None)
+    assert (undo.state, undo.attempts, undo.error) == ("done", 11, None)
 
 
-async def test_while_an_undo_fails_the_details_say_which_and_why(story: Story, env: WorkflowEnvironment) -> None:
-    seen: list[SagaAccount] = []
+async def test_while_an_undo_fails_the_details_say_which_and_why(story: Story) -> None:
+    seen: list[str] = []
     failing = fail(10)
 
     async def fail_and_look(attempt: int) -> None:
-        seen.append(await story.account())
+        seen.append(as_markdown(await story.account()))
         await failing(attempt)
 
     story.domains.when(story.id, "depot.schedule", refuse())
     story.domains.when(story.id, "stores.release", fail_and_look)
     await story.begin()
     await story.end()
-    assert (seen[-1].status, seen[-1].stuck) == ("undoing", "stores.release")
-    undo = seen[-1].steps[1].undo
-    assert undo is not None
-    assert "down, attempt" in str(undo.error)
+    assert "Stuck" not in seen[0]
+    assert "**Stuck at stores.release**, tried on without end: unavailable: down, attempt" in seen[-1]
+    assert "**payment_declined** the card was declined" in seen[-1]
+    rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in seen[-1].splitlines() if "|" in row]
+    assert ["stores.reserve", "done", "stores.release", "running"] in rows
+
+
+async def test_operators_see_the_account_as_the_details_of_the_workflow(story: Story) -> None:
+    await story.answer()
+    metadata = await story.handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    assert metadata.current_details == as_markdown(await story.account())
 
 
 async def test_a_domain_that_is_down_for_two_hours_delays_the_order_and_loses_nothing(

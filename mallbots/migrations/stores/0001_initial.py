@@ -19,7 +19,7 @@ def upgrade() -> None:
         open  boolean NOT NULL
     )
     """)
-    op.execute("""
+    op.execute(r"""
     CREATE TABLE stores.products (
         sku          varchar PRIMARY KEY,
         store_id     uuid NOT NULL REFERENCES stores.stores,
@@ -27,7 +27,9 @@ def upgrade() -> None:
         brand        varchar NOT NULL,
         price_cents  bigint NOT NULL CONSTRAINT price_not_negative CHECK (price_cents >= 0),
         currency     varchar NOT NULL,
-        search       tsvector GENERATED ALWAYS AS (to_tsvector('simple', name || ' ' || brand)) STORED
+        search       tsvector GENERATED ALWAYS AS (
+            to_tsvector('simple', regexp_replace(name || ' ' || brand, '[\W_]+', ' ', 'g'))
+        ) STORED
     )
     """)
     op.execute("CREATE INDEX ix_products_search ON stores.products USING gin (search)")
