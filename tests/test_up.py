@@ -6,10 +6,18 @@ import sys
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from mallbots.kiosk_keys import read_keys
 from tests.mall import PARTS, PORT_SETTINGS, Mall, a_mall, alive
 from tests.waiting import wait_until
+
+
+def at_kiosk(mall: Mall) -> httpx.Client:
+    """The API as kiosk-1 speaks to it."""
+    headers = {"Authorization": f"Bearer {read_keys(mall.settings)['kiosk-1']}"}
+    return httpx.Client(base_url=mall.settings.api_url, headers=headers, timeout=30, trust_env=False)
 
 
 @pytest.fixture
@@ -66,8 +74,12 @@ def test_sigterm_stops_all_within_ten_seconds_and_leaves_no_orphan(mall: Mall) -
     assert not (mall.data_dir / "mall.env").exists()
 
 
-def test_a_mall_whose_supervisor_was_killed_leaves_no_orphan_and_opens_again(mall: Mall) -> None:
+def test_a_mall_whose_supervisor_was_killed_leaves_no_orphan_and_opens_again_with_its_orders(mall: Mall) -> None:
     first = mall.open()
+    with at_kiosk(mall) as kiosk:
+        body = {"items": [{"sku": "kettle-dawn-50", "quantity": 1}], "payment": {"method": "at_pickup"}}
+        placed = kiosk.post("/v1/orders", json=body, headers={"Idempotency-Key": "before"})
+    assert placed.status_code == httpx.codes.CREATED, placed.text
     left = mall.processes()
     first.kill()
     first.wait()
@@ -75,6 +87,9 @@ def test_a_mall_whose_supervisor_was_killed_leaves_no_orphan_and_opens_again(mal
         wait_until(lambda: not alive(left))
     second = mall.open()
     assert alive(left) == []
+    with at_kiosk(mall) as kiosk:
+        assert kiosk.get(placed.headers["Location"]).json()["pickup_code"] == placed.json()["pickup_code"]
+        assert kiosk.post(placed.json()["links"]["cancel"]).json()["status"] == "cancelled"
     second.send_signal(signal.SIGINT)
     wait_until(lambda: mall.said("closing the mall"))
     second.send_signal(signal.SIGINT)
