@@ -2,6 +2,7 @@
 so that it works in a mall without internet."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
@@ -50,13 +51,13 @@ def _operation(document: Mapping[str, Any], method: str, path: str, operation: M
     for parameter in operation.get("parameters", []):
         needed = "required" if parameter.get("required") else "optional"
         yield f"<tr><td><code>{escape(parameter['name'])}</code><td>{parameter['in']}, {needed}"
-        yield f"<td>{escape(parameter.get('description', ''))}"
+        yield f"<td>{_inline(parameter.get('description', ''))}"
     yield "</table>"
     for example in _examples(document, operation):
         yield f"<pre>{escape(json.dumps(example, indent=2))}</pre>"
     yield "<table>"
     for status, response in operation["responses"].items():
-        yield f"<tr><th>{status}<td>{escape(response['description'])}"
+        yield f"<tr><th>{status}<td>{_inline(response['description'])}"
     yield "</table></section>"
 
 
@@ -68,4 +69,9 @@ def _examples(document: Mapping[str, Any], operation: Mapping[str, Any]) -> list
 
 
 def _prose(text: str) -> str:
-    return "".join(f"<p>{escape(paragraph)}</p>" for paragraph in text.split("\n\n") if paragraph)
+    return "".join(f"<p>{_inline(paragraph)}</p>" for paragraph in text.split("\n\n") if paragraph)
+
+
+def _inline(text: str) -> str:
+    """Markdown's backticks, which are all that our descriptions use."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
