@@ -1,6 +1,7 @@
 """The saga alone: real workflows on Temporal's time-skipping server, with steps that do as the test says."""
 
 import asyncio
+import json
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -209,4 +210,11 @@ async def story(
     if record_in and request.node.get_closest_marker("recorded"):
         name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
         Path(record_in).mkdir(parents=True, exist_ok=True)
-        Path(record_in, f"{name}.json").write_text(history.to_json() + "\n")
+        Path(record_in, f"{name}.json").write_text(json.dumps(_portable(history.to_json_dict()), indent=2) + "\n")
+
+
+def _portable(value: Any) -> Any:
+    """A history without what tells of the machine that it was recorded on."""
+    if isinstance(value, dict):
+        return {key: _portable(part) for key, part in value.items() if key not in ("stackTrace", "identity")}
+    return [_portable(part) for part in value] if isinstance(value, list) else value
