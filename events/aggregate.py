@@ -1,12 +1,13 @@
 """An event-sourced aggregate: its state is the left fold of its stream."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Self
 
 from events.event import Event
 
 
-class Aggregate:
+class Aggregate(ABC):
     """Load, decide, save: `fold` the stream, call a method that records events, append `changes`.
 
     A subclass sets its initial state in `__init__` (calling this one) and changes it in `apply` alone.
@@ -30,6 +31,6 @@ class Aggregate:
         self.apply(event)
         self.changes.append(event)
 
+    @abstractmethod
     def apply(self, event: Event) -> None:
         """Change the state by one event. No decision is taken here: what happened, happened."""
-        raise NotImplementedError
