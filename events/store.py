@@ -13,8 +13,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from opentelemetry import propagate
 from pydantic_core import to_json
-from sqlalchemy import BigInteger, DateTime, Identity, SmallInteger, String, Uuid, bindparam, func, text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    UniqueConstraint,
+    Uuid,
+    bindparam,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -26,7 +40,8 @@ from kernel.messages import DomainName
 
 
 class EventRow(SQLModel):
-    """The columns of every domain's `events` table; a domain derives its own table from it."""
+    """The columns of every domain's `events` table; a domain derives its own table from it. The table is its event
+    store and its outbox: `transaction_id` and `position` are the order that the relay publishes in."""
 
     position: int | None = Field(
         default=None, primary_key=True, sa_type=BigInteger, sa_column_args=(Identity(always=True),)
@@ -39,11 +54,27 @@ class EventRow(SQLModel):
     data: dict[str, Any] = Field(sa_type=JSONB)
     correlation_id: UUID | None = None
     causation_id: str | None = None
+    trace_context: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    transaction_id: int | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        nullable=False,
+        sa_column_kwargs={"server_default": text("(pg_current_xact_id()::text)::bigint")},
+    )
     recorded_at: datetime | None = Field(
         default=None,
         sa_type=DateTime(timezone=True),
         nullable=False,
         sa_column_kwargs={"server_default": func.now()},
+    )
+
+
+def event_table_args(schema: DomainName) -> tuple[Any, ...]:
+    """The rules of a domain's `events` table, for `__table_args__`."""
+    return (
+        UniqueConstraint("stream", "version"),
+        Index("ix_events_log", "transaction_id", "position", unique=True),
+        {"schema": schema},
     )
 
 
@@ -68,36 +99,60 @@ def caused_by(cause: Causation) -> Iterator[None]:
         _cause.reset(token)
 
 
+def channel(domain: DomainName) -> str:
+    """The channel of PostgreSQL's NOTIFY that says that a domain has new events."""
+    return f"{domain}_events"
+
+
 class EventStore:
     """The events of one domain. `schema` is where their table is; `types` are all that it has ever written."""
 
     def __init__(self, schema: DomainName, types: Iterable[type[Event]]) -> None:
         self._types = {event_type.__name__: event_type for event_type in types}
         events = f"{schema}.events"
-        self._load = text(f"SELECT type, data FROM {events} WHERE stream = :stream ORDER BY version")
+        self._load = text(
+            f"SELECT type, schema_version, data FROM {events}"
+            " WHERE stream = :stream AND version <= coalesce(:until_version, version) ORDER BY version"
+        ).bindparams(bindparam("until_version", type_=Integer()))
         self._versions = text(
             f"SELECT stream, max(version) AS version FROM {events} WHERE stream = ANY(:streams) GROUP BY stream"
         )
         # However many events, one statement and one parameter; ordinality keeps positions in their order.
+        # Readers of the log see a stream's events in the order of their transactions, so one that began to write
+        # before the stream's last event was written can not follow it: it is sent back for a younger transaction.
         self._insert = text(
-            f"INSERT INTO {events} (id, stream, version, type, schema_version, data, correlation_id, causation_id)"
-            " SELECT id, stream, version, type, schema_version, data, :correlation_id, :causation_id"
-            " FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS"
-            "  (id uuid, stream varchar, version int, type varchar, schema_version smallint, data jsonb)"
-            " ) WITH ORDINALITY ORDER BY ordinality ON CONFLICT (stream, version) DO NOTHING"
-        ).bindparams(bindparam("correlation_id", type_=Uuid()), bindparam("causation_id", type_=String()))
+            f"WITH written AS (INSERT INTO {events}"
+            "  (id, stream, version, type, schema_version, data, correlation_id, causation_id, trace_context)"
+            "  SELECT new.id, new.stream, new.version, new.type, new.schema_version, new.data,"
+            "   :correlation_id, :causation_id, CAST(:trace_context AS jsonb)"
+            "  FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS"
+            "   (id uuid, stream varchar, version int, type varchar, schema_version smallint, data jsonb)"
+            "  ) WITH ORDINALITY AS new"
+            f"  LEFT JOIN {events} AS last ON last.stream = new.stream AND last.version = new.version - 1"
+            "  WHERE coalesce(last.transaction_id, 0) <= pg_current_xact_id()::text::bigint"
+            "  ORDER BY new.ordinality ON CONFLICT (stream, version) DO NOTHING RETURNING 1"
+            f") SELECT count(*), pg_notify('{channel(schema)}', '') FROM written"
+        ).bindparams(
+            bindparam("correlation_id", type_=Uuid()),
+            bindparam("causation_id", type_=String()),
+            bindparam("trace_context", type_=String()),
+        )
 
-    async def load(self, connection: AsyncConnection, stream: str) -> list[Event]:
-        """The events of a stream, oldest first; empty if there is no such stream."""
-        rows = await connection.execute(self._load, {"stream": stream})
-        return [self._types[row.type].model_validate(row.data) for row in rows]
+    async def load(
+        self, connection: AsyncConnection, stream: str, until_version: int | None = None
+    ) -> list[Event]:
+        """The events of a stream, oldest first, up to a version if one is given; empty if there is no such stream.
+        Those that were written as an older schema version are upcast."""
+        rows = await connection.execute(self._load, {"stream": stream, "until_version": until_version})
+        return [self._types[row.type].read(row.schema_version, row.data) for row in rows]
 
     async def append(
         self, connection: AsyncConnection, stream: str, seen_version: int, events: Sequence[Event]
     ) -> None:
         """Append to a stream that was at `seen_version` when the events were decided.
 
-        Raises `ConcurrencyConflict` if it has moved on; the transaction stays usable.
+        Raises `ConcurrencyConflict` if it has moved on, or was moved to `seen_version` by a transaction that began
+        to write after this one; the transaction stays usable.
         """
         await self._write(
             connection, [(stream, seen_version + number, event) for number, event in enumerate(events, 1)]
@@ -119,6 +174,8 @@ class EventStore:
 
     async def _write(self, connection: AsyncConnection, entries: Sequence[tuple[str, int, Event]]) -> None:
         cause = _cause.get()
+        trace_context: dict[str, str] = {}
+        propagate.inject(trace_context)
         rows = [
             {
                 "id": new_id(),
@@ -136,7 +193,8 @@ class EventStore:
                 "rows": to_json(rows).decode(),
                 "correlation_id": cause.correlation_id,
                 "causation_id": cause.causation_id,
+                "trace_context": to_json(trace_context).decode() if trace_context else None,
             },
         )
-        if written.rowcount != len(rows):
+        if written.one()[0] != len(rows):
             raise ConcurrencyConflict(f"{entries[0][0]} has moved on: load it and decide again")

@@ -36,6 +36,13 @@ class Database:
 
     def __init__(self, name: str, url: str, *, pool_size: int = 8, statement_timeout: float = 8.0) -> None:
         self.name = name
+        self._server_settings = {
+            "application_name": f"mallbots-{name}",
+            "jit": "off",
+            "timezone": "UTC",
+            # Whoever hangs in the middle of a transaction holds rows, and the relays of the whole server.
+            "idle_in_transaction_session_timeout": "60s",
+        }
         self.engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
@@ -44,7 +51,7 @@ class Database:
             connect_args={
                 "timeout": 5,
                 "command_timeout": statement_timeout,
-                "server_settings": {"application_name": f"mallbots-{name}", "jit": "off", "timezone": "UTC"},
+                "server_settings": self._server_settings,
             },
         )
         event.listen(self.engine.sync_engine.pool, "checkout", _replace_if_closed)
@@ -69,6 +76,24 @@ class Database:
             if isinstance(reason, asyncpg.DeadlockDetectedError):
                 raise Unavailable(f"the {self.name} database was asked for the same at once: try again") from error
             raise
+
+    @asynccontextmanager
+    async def session(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+        """A connection of its own, for what lasts as long as a connection does: LISTEN, and advisory locks.
+
+        Raises `Unavailable` when the server is away, whenever that happens.
+        """
+        url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        try:
+            connection = await asyncpg.connect(
+                url, timeout=5, command_timeout=8, server_settings=self._server_settings
+            )
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+        except _AWAY as error:
+            raise Unavailable(f"the {self.name} database does not answer") from error
 
     async def ping(self) -> None:
         """Return if the database answers; raise `Unavailable` if not."""

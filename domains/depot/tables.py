@@ -1,21 +1,24 @@
 """The tables of Depot."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, DateTime, func
 from sqlmodel import Field, SQLModel
 
-from events.store import EventRow
+from events.store import EventRow, event_table_args
+from events.tables import consumer_tables, relay_tables
+from kernel.messages import DomainName
 
-SCHEMA = "depot"
+SCHEMA: Final[DomainName] = "depot"
 
 
 class DepotEvent(EventRow, table=True):
-    """The event store of Depot."""
+    """The event store of Depot, and its outbox."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("stream", "version"), {"schema": SCHEMA})
+    __table_args__ = event_table_args(SCHEMA)
 
 
 class ShoppingListRow(SQLModel, table=True):
@@ -50,3 +53,7 @@ class ShoppingListItemRow(SQLModel, table=True):
     store: str
     name: str
     quantity: int
+
+
+RELAY = relay_tables(SCHEMA)
+CONSUMERS = consumer_tables(SCHEMA)

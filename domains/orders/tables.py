@@ -1,21 +1,24 @@
 """The tables of Orders: the event store, and one row an order to find orders by."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Index, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, DateTime, Index, func, text
 from sqlmodel import Field, SQLModel
 
-from events.store import EventRow
+from events.store import EventRow, event_table_args
+from events.tables import consumer_tables, relay_tables
+from kernel.messages import DomainName
 
-SCHEMA = "orders"
+SCHEMA: Final[DomainName] = "orders"
 
 
 class OrdersEvent(EventRow, table=True):
-    """The event store of Orders."""
+    """The event store of Orders, and its outbox."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("stream", "version"), {"schema": SCHEMA})
+    __table_args__ = event_table_args(SCHEMA)
 
 
 class OrderRow(SQLModel, table=True):
@@ -48,3 +51,7 @@ class OrderRow(SQLModel, table=True):
         nullable=False,
         sa_column_kwargs={"server_default": func.now()},
     )
+
+
+RELAY = relay_tables(SCHEMA)
+CONSUMERS = consumer_tables(SCHEMA)

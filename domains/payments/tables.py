@@ -1,20 +1,23 @@
 """The tables of Payments: the event store, and one row a payment to find payments by."""
 
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, UniqueConstraint
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from events.store import EventRow
+from events.store import EventRow, event_table_args
+from events.tables import relay_tables
+from kernel.messages import DomainName
 
-SCHEMA = "payments"
+SCHEMA: Final[DomainName] = "payments"
 
 
 class PaymentsEvent(EventRow, table=True):
-    """The event store of Payments."""
+    """The event store of Payments, and its outbox."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("stream", "version"), {"schema": SCHEMA})
+    __table_args__ = event_table_args(SCHEMA)
 
 
 class PaymentRow(SQLModel, table=True):
@@ -29,3 +32,6 @@ class PaymentRow(SQLModel, table=True):
     authorized_cents: int | None = Field(default=None, sa_type=BigInteger)
     currency: str | None = None
     version: int
+
+
+RELAY = relay_tables(SCHEMA)

@@ -1,24 +1,27 @@
 """The tables of Stores. Stock has a table of its own: its rows are locked and rewritten by every order."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Computed, DateTime, Index, UniqueConstraint, func
+from sqlalchemy import BigInteger, CheckConstraint, Computed, DateTime, Index, func
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlmodel import Field, SQLModel
 
-from events.store import EventRow
+from events.store import EventRow, event_table_args
+from events.tables import relay_tables
+from kernel.messages import DomainName
 
-SCHEMA = "stores"
+SCHEMA: Final[DomainName] = "stores"
 # PostgreSQL's own parser keeps "14.5" and "salsa/dip" as one word each; people do not.
 WORDS = r"to_tsvector('simple', regexp_replace(name || ' ' || brand, '[\W_]+', ' ', 'g'))"
 
 
 class StoresEvent(EventRow, table=True):
-    """The event store of Stores."""
+    """The event store of Stores, and its outbox."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("stream", "version"), {"schema": SCHEMA})
+    __table_args__ = event_table_args(SCHEMA)
 
 
 class StoreRow(SQLModel, table=True):
@@ -107,3 +110,6 @@ class ReservationLineRow(SQLModel, table=True):
     store: str
     quantity: int
     unit_price_cents: int = Field(sa_type=BigInteger)
+
+
+RELAY = relay_tables(SCHEMA)

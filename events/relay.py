@@ -1,0 +1,223 @@
+"""The relay of a domain: publishes its log to JetStream, each event once, in the order of the log.
+
+What is published already, the stream itself knows best: its last message of the domain says where to go on. So a
+relay that dies between the publishing and the noting of it repeats nothing, and one that comes back to a stream
+that has lost its newest messages publishes them again. Each batch is published under the condition that this last
+message is still the last one, so that a relay which lost its leadership without noticing can do no harm.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import uuid4
+
+import asyncpg
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+from opentelemetry import metrics
+from sqlalchemy import text
+
+from events.log import EventLog
+from events.recorded import ROOT, START, LogPosition, RecordedEvent
+from events.store import channel
+from events.stream import API_TIMEOUT, STREAM, Connection, connected, ensure_stream, newest
+from kernel.database import Database
+from kernel.errors import Unavailable
+from kernel.ids import now
+from kernel.locks import lock_key
+from kernel.messages import DomainName
+
+MOST_IN_A_BATCH: Final = 500  # NATS takes 1,000 in one atomic batch
+
+_POLL: Final = 1.0
+_POLL_WHILE_HELD_BACK: Final = 0.01
+_STAND_BY: Final = 0.5
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_TELL_LAG: Final = 1.0
+
+_log = logging.getLogger(__name__)
+_meter = metrics.get_meter("mallbots.relay")
+_published = _meter.create_counter("mallbots.relay.published", "{event}", "Events published to JetStream")
+_lag = _meter.create_gauge("mallbots.relay.lag", "s", "Age of the oldest event that is not published yet")
+_backlog = _meter.create_gauge("mallbots.relay.backlog", "{event}", "Events that are not published yet")
+_leading = _meter.create_gauge("mallbots.relay.leading", "1", "1 if this process publishes the domain's events")
+
+
+@dataclass
+class _Cursor:
+    """What is published: up to which event, and the stream's number for it."""
+
+    position: LogPosition
+    sequence: int
+
+
+class Relay:
+    """Publishes one domain's events for as long as it runs. Of several, one is active and the others stand by."""
+
+    def __init__(self, domain: DomainName, database: Database, nats_url: str, stream: StreamConfig) -> None:
+        self.domain: DomainName = domain
+        self._database = database
+        self._nats_url = nats_url
+        self._stream = stream
+        self._event_log = EventLog(domain)
+        self._notified = asyncio.Event()
+        self._carefully = False
+        self._lag_told_at = 0.0
+        self._read = text(
+            f"SELECT stream_created_at, transaction_id, position, sequence FROM {domain}.relay_position"
+        )
+        self._save = text(
+            f"INSERT INTO {domain}.relay_position (id, stream_created_at, transaction_id, position, sequence)"
+            " VALUES (1, :stream_created_at, :transaction_id, :number, :sequence)"
+            " ON CONFLICT (id) DO UPDATE SET stream_created_at = excluded.stream_created_at,"
+            " transaction_id = excluded.transaction_id, position = excluded.position,"
+            " sequence = excluded.sequence, published_at = now()"
+        )
+
+    async def run(self) -> None:
+        """Relay until cancelled, through every outage of PostgreSQL and of NATS.
+
+        Raises `Misconfigured` if the stream in NATS is not ours.
+        """
+        trouble, pause = "", _FIRST_PAUSE
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                async with self._database.session() as session:
+                    await self._until_leading(session)
+                    await self._lead(session)
+            except Unavailable as error:
+                if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
+                    trouble, pause = "", _FIRST_PAUSE
+                if error.message != trouble:
+                    trouble = error.message
+                    _log.warning("relay of %s: %s; its events wait and are tried again", self.domain, trouble)
+            finally:
+                _leading.set(0, {"domain": self.domain})
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _until_leading(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Wait until no other relay of the domain is active; the lock goes with the session that holds it."""
+        told = False
+        while not await session.fetchval("SELECT pg_try_advisory_lock($1)", lock_key("relay", self.domain)):
+            if not told:
+                _log.info("relay of %s: another one is active; this one stands by", self.domain)
+                told = True
+            await asyncio.sleep(_STAND_BY)
+        _log.info("relay of %s: active", self.domain)
+        _leading.set(1, {"domain": self.domain})
+
+    async def _lead(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+        await session.add_listener(channel(self.domain), lambda *_: self._notified.set())
+        await self._tell_lag()
+        async with connected(self._nats_url, f"relay-{self.domain}") as nats:
+            created_at = await ensure_stream(nats.jetstream, self._stream)
+            cursor = await self._resume(nats.jetstream, created_at)
+            while True:
+                self._notified.clear()
+                held_back = await self._publish_what_waits(nats, session, cursor, created_at)
+                await self._wait(nats, _POLL_WHILE_HELD_BACK if held_back else _POLL)
+
+    async def _publish_what_waits(
+        self,
+        nats: Connection,
+        session: "asyncpg.Connection[asyncpg.Record]",
+        cursor: _Cursor,
+        created_at: datetime,
+    ) -> bool:
+        """Publish until nothing is left; whether something is held back by an older transaction."""
+        while True:
+            async with self._database.transaction() as connection:
+                limit = 1 if self._carefully else MOST_IN_A_BATCH
+                page = await self._event_log.after(connection, cursor.position, limit)
+            await self._tell_lag(cursor.position)
+            if not page.events:
+                return page.held_back
+            if session.is_closed():
+                raise Unavailable("the session that holds the relay's lock is gone")
+            # Until it went through, the next attempt takes one event alone, whose refusal NATS explains.
+            self._carefully = True
+            cursor.sequence = await self._publish(nats, page.events, cursor)
+            cursor.position = page.events[-1].position
+            self._carefully = False
+            _published.add(len(page.events), {"domain": self.domain})
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    self._save,
+                    {
+                        "stream_created_at": created_at,
+                        **cursor.position._asdict(),
+                        "sequence": cursor.sequence,
+                    },
+                )
+
+    async def _publish(self, nats: Connection, events: Sequence[RecordedEvent], cursor: _Cursor) -> int:
+        """Publish all of these or none, and return the sequence of the last.
+
+        (A server whose disk fills may keep the first of them: where to go on is read from the stream then.)
+        Raises `Unavailable`.
+        """
+        previous = cursor.position
+        batch = str(uuid4())
+        answer = None
+        for number, event in enumerate(events, 1):
+            headers = event.headers(previous)
+            previous = event.position
+            if number == 1:
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(cursor.sequence)
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = f"{ROOT}.{self.domain}.>"
+            if len(events) > 1:
+                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            if number < len(events):
+                await nats.client.publish(event.subject, event.data, headers=headers)
+                continue
+            if len(events) > 1:
+                headers["Nats-Batch-Commit"] = "1"
+            answer = await nats.client.request(event.subject, event.data, timeout=API_TIMEOUT, headers=headers)
+        assert answer is not None
+        told = json.loads(answer.data)
+        if "error" in told:
+            raise Unavailable(f"NATS does not take events into {STREAM}: {told['error']['description']}")
+        return int(told["seq"])
+
+    async def _resume(self, jetstream: JetStreamContext, created_at: datetime) -> _Cursor:
+        """Where to go on: behind the domain's last event in the stream. If the stream has none, then either it is
+        new, and all events are published, or they got too old for it, and what we noted holds."""
+        last = await newest(jetstream, self.domain)
+        if last is not None:
+            assert last.sequence is not None
+            return _Cursor(last.position, last.sequence)
+        async with self._database.transaction() as connection:
+            noted = (await connection.execute(self._read)).first()
+        if noted is None or noted.stream_created_at != created_at:
+            return _Cursor(START, 0)
+        return _Cursor(LogPosition(noted.transaction_id, noted.position), 0)
+
+    async def _wait(self, nats: Connection, at_most: float) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self._notified, nats.closed)]
+        try:
+            await asyncio.wait(waits, timeout=at_most, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if nats.closed.is_set():
+            raise Unavailable("NATS closed the connection")
+
+    async def _tell_lag(self, position: LogPosition | None = None) -> None:
+        """Tell how much waits behind `position`, or behind what was noted last; at most once a second."""
+        if (time := asyncio.get_running_loop().time()) < self._lag_told_at + _TELL_LAG:
+            return
+        self._lag_told_at = time
+        async with self._database.transaction() as connection:
+            if position is None:
+                noted = (await connection.execute(self._read)).first()
+                position = LogPosition(noted.transaction_id, noted.position) if noted else START
+            waiting = await self._event_log.waiting(connection, position)
+        _backlog.set(waiting.events, {"domain": self.domain})
+        _lag.set((now() - waiting.since).total_seconds() if waiting.since else 0.0, {"domain": self.domain})

@@ -1,0 +1,15 @@
+"""Stores publishes its events."""
+
+from alembic import op
+
+from mallbots.migrations.relay_table import make_outbox
+
+revision = "stores_0002"
+down_revision = "stores_0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for statement in make_outbox("stores"):
+        op.execute(statement)
