@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 
 from api.docs import docs_page
+from api.endpoints import ServicesDependency
 from api.kiosk.routes import router as kiosk_router
-from api.kiosk.routes import services as services_of
 from api.kiosk.schemas import Health, Readiness
 from api.problems import Problem, install_problems
 from api.services import Services
@@ -78,7 +78,7 @@ def _add_health(app: FastAPI) -> None:
         tags=["Health"],
         responses={503: {"model": Readiness, "description": "Some dependency is away"}},
     )
-    async def is_ready(services: Annotated[Services, Depends(services_of)], response: Response) -> Readiness:
+    async def is_ready(services: ServicesDependency, response: Response) -> Readiness:
         """Every dependency by name."""
         dependencies = await services.check()
         ready = all(outcome == "ok" for outcome in dependencies.values())

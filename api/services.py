@@ -9,18 +9,20 @@ from typing import Final
 
 from temporalio.client import Client
 
+from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
-from api.kiosk.keys import KioskKeys
 from domains.orders.service import Orders
 from domains.stores.service import Stores
 from kernel.database import Database
 from kernel.errors import MallError, Unavailable
-from mallbots.settings import Settings
+from mallbots.settings import DatabaseName, Settings
 from mallbots.temporal import connect
 from workflows.client import OrderSagas
 
 _CONNECT_TIMEOUT: Final = 3.0
 _CHECK_TIMEOUT: Final = 2.0
+_NEEDED_TO_ORDER: Final[tuple[DatabaseName, ...]] = ("orders", "stores", "kiosks")
+_FOR_STAFF: Final[tuple[DatabaseName, ...]] = ("staff", "trail", "analytics")
 
 _log = logging.getLogger(__name__)
 
@@ -29,16 +31,17 @@ class Services:
     """The services of one API process. Raises `Misconfigured` if a database has no URL."""
 
     def __init__(self, settings: Settings) -> None:
-        orders, stores, kiosks = self._databases = tuple(
-            Database(name, settings.database_url(name), pool_size=settings.database_pool_size)
-            for name in ("orders", "stores", "kiosks")
-        )
+        self._databases: dict[DatabaseName, Database] = {
+            name: Database(name, settings.database_url(name), pool_size=settings.database_pool_size)
+            for name in (*_NEEDED_TO_ORDER, *_FOR_STAFF)
+        }
         self.currency = settings.currency
         self.answer_timeout = timedelta(seconds=settings.answer_timeout)
-        self.orders = Orders(orders)
-        self.stores = Stores(stores)
-        self.kiosk_keys = KioskKeys(kiosks)
-        self.idempotency_keys = IdempotencyKeys(kiosks)
+        self.orders = Orders(self._databases["orders"])
+        self.stores = Stores(self._databases["stores"])
+        self.kiosk_keys = ApiKeys(self._databases["kiosks"], "kiosks")
+        self.staff_keys = ApiKeys(self._databases["staff"], "staff")
+        self.idempotency_keys = IdempotencyKeys(self._databases["kiosks"])
         self._settings = settings
         self._connecting: asyncio.Task[Client] | None = None
 
@@ -47,14 +50,14 @@ class Services:
         return OrderSagas(await self._temporal())
 
     async def check(self) -> dict[str, str]:
-        """Every dependency by name: `ok`, or what is wrong with it."""
-        checks = {database.name: database.ping() for database in self._databases}
+        """Everything that ordering depends on by name: `ok`, or what is wrong with it."""
+        checks = {str(name): self._databases[name].ping() for name in _NEEDED_TO_ORDER}
         checks["temporal"] = self._ping_temporal()
         return dict(zip(checks, await asyncio.gather(*map(_outcome, checks.values())), strict=True))
 
     async def close(self) -> None:
         """Give everything back."""
-        for database in self._databases:
+        for database in self._databases.values():
             await database.close()
         if self._connecting is not None:
             self._connecting.cancel()

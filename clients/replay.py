@@ -14,7 +14,7 @@ from typing import Annotated
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.kiosk.keys import KIOSK_NAME, KioskKeys
+from api.keys import NAME, ApiKeys
 from clients.kiosk import CardOrder, Ending, Item, Kiosk
 from kernel.database import Database
 from kernel.errors import Unavailable
@@ -42,7 +42,7 @@ class Basket(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     basket_id: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,190}$")]
-    kiosk: Annotated[str, StringConstraints(pattern=f"^{KIOSK_NAME}$")]
+    kiosk: Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
     customer: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
     at: datetime | None = None
     items: Annotated[list[BasketItem], Field(min_length=1, max_length=100)]
@@ -202,7 +202,7 @@ async def _submit_in_turn(
 async def _install(settings: Settings, kiosks: Sequence[str]) -> dict[str, str]:
     database = Database("kiosks", settings.database_url("kiosks"), pool_size=1)
     try:
-        return await install_kiosks(settings, KioskKeys(database), kiosks)
+        return await install_kiosks(settings, ApiKeys(database, "kiosks"), kiosks)
     finally:
         await database.close()
 

@@ -31,6 +31,15 @@ class Domain(StrEnum):
     DEPOT = "depot"
 
 
+class Publisher(StrEnum):
+    """A domain whose events are relayed."""
+
+    ORDERS = "orders"
+    STORES = "stores"
+    PAYMENTS = "payments"
+    DEPOT = "depot"
+
+
 app = typer.Typer(
     help="A mall that sells by kiosk and shops by robot: each order is one durable Temporal saga.",
     epilog="Start with `mallbots up`. While it runs, the other commands find it by themselves; "
@@ -47,7 +56,8 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Run the whole mall on this machine until Ctrl-C.
 
     Starts PostgreSQL, NATS and Temporal, brings the schemas up to date, fills the mall with a small
-    catalogue on the first start, and runs the workers and the API. All data stays in the data directory.
+    catalogue on the first start, and runs the workers, the relays, the consumers and the API. All data stays
+    in the data directory.
 
     Its ports are settings (`mallbots settings`), for example: `MALLBOTS_API_PORT=8001 mallbots up`.
     """
@@ -95,6 +105,40 @@ def worker(
     from worker import run
 
     run(list(domain or []))
+
+
+@app.command(rich_help_panel=PROCESSES)
+def relay(
+    domain: Annotated[
+        list[Publisher] | None, typer.Option(help="Relay this domain's events only; can be given again.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Publish the domains' events to NATS JetStream, each once, in the order of their log.
+
+    Run as many as you like: one a domain is active, the others stand by and take over when it ends.
+    """
+    from mallbots.relaying import run
+
+    run(Settings.load(data_dir), [one.value for one in domain or []])
+
+
+@app.command(rich_help_panel=PROCESSES)
+def consumers(
+    name: Annotated[
+        list[str] | None, typer.Option(help="Run this consumer only; can be given again.", show_default=False)
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Run the consumers that the mall needs: copies of names, the audit trail, notifications.
+
+    Run as many as you like: they share the work. `mallbots events status` lists every consumer by name.
+    """
+    from mallbots.consuming import ROLES, run
+
+    for unknown in set(name or []) - set(ROLES):
+        raise typer.BadParameter(f"there is no consumer {unknown}, only {', '.join(ROLES)}", param_hint="--name")
+    run(Settings.load(data_dir), name or [])
 
 
 @app.command(rich_help_panel=PROCESSES)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
-from api.kiosk.keys import KioskKeys, new_key
+from api.keys import ApiKeys
 from kernel.errors import Misconfigured, Unauthenticated
 from mallbots.files import write_private
 from mallbots.settings import Settings
@@ -24,13 +24,13 @@ def read_keys(settings: Settings) -> dict[str, str]:
         ) from None
 
 
-async def install_kiosks(settings: Settings, keys: KioskKeys, kiosks: Collection[str]) -> dict[str, str]:
+async def install_kiosks(settings: Settings, keys: ApiKeys, kiosks: Collection[str]) -> dict[str, str]:
     """A key that works for each of the kiosks, by kiosk: the kept one, or a new one, which is kept.
 
     Raises `InvalidInput` for a bad name, `Misconfigured` if the file is damaged.
     """
     kept = read_keys(settings)
-    new = {kiosk: new_key() for kiosk in kiosks if not await _works(keys, kiosk, kept.get(kiosk))}
+    new = {kiosk: keys.new_key() for kiosk in kiosks if not await _works(keys, kiosk, kept.get(kiosk))}
     if new:
         # The file first: killed in between, it holds keys that do not work and are replaced next time,
         # where the other order would leave keys that work and that nobody has.
@@ -50,8 +50,8 @@ def _write(settings: Settings, keys: Mapping[str, str]) -> None:
     write_private(settings.kiosk_keys_file, _FILE.dump_json(dict(keys), indent=2).decode() + "\n")
 
 
-async def _works(keys: KioskKeys, kiosk: str, key: str | None) -> bool:
+async def _works(keys: ApiKeys, kiosk: str, key: str | None) -> bool:
     try:
-        return key is not None and await keys.kiosk_of(key) == kiosk
+        return key is not None and await keys.holder_of(key) == kiosk
     except Unauthenticated:
         return False

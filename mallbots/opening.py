@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from api.kiosk.keys import KioskKeys
+from api.keys import ApiKeys
 from domains.stores.catalog import import_catalog, read_catalog
 from domains.stores.service import Stores
 from kernel.database import Database
@@ -27,7 +27,7 @@ async def open_mall(settings: Settings) -> bool:
         is_new = not await Stores(stores).stores()
         if is_new:
             await import_catalog(stores, read_catalog(CATALOG), currency=settings.currency, stock=FIRST_STOCK)
-        keys = KioskKeys(kiosks)
+        keys = ApiKeys(kiosks, "kiosks")
         if not await keys.issued():
             await install_kiosks(settings, keys, FIRST_KIOSKS)
         return is_new

@@ -15,7 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kernel.errors import Misconfigured
 
-DatabaseName = Literal["orders", "stores", "payments", "depot", "kiosks", "sandbox"]
+DatabaseName = Literal[
+    "orders", "stores", "payments", "depot", "kiosks", "staff", "trail", "notifications", "analytics", "sandbox"
+]
 DATABASES: Final[tuple[DatabaseName, ...]] = get_args(DatabaseName)
 ADDRESSES_FILE: Final = "mall.env"
 
@@ -36,6 +38,10 @@ class Settings(BaseSettings):
     kiosks_database_url: SecretStr | None = Field(
         None, description="PostgreSQL of the kiosk gateway: API keys and idempotency keys"
     )
+    staff_database_url: SecretStr | None = Field(None, description="PostgreSQL of the staff gateway: API keys")
+    trail_database_url: SecretStr | None = Field(None, description="PostgreSQL of the audit trail")
+    notifications_database_url: SecretStr | None = Field(None, description="PostgreSQL of the notifications")
+    analytics_database_url: SecretStr | None = Field(None, description="PostgreSQL of Analytics")
     sandbox_database_url: SecretStr | None = Field(None, description="PostgreSQL of the sandbox payment provider")
     database_pool_size: int = Field(8, ge=1, le=100, description="Most connections of one process to one database")
 
@@ -43,6 +49,12 @@ class Settings(BaseSettings):
     temporal_namespace: str = Field("mallbots", description="Temporal namespace; created if it is missing")
     temporal_ui_url: str = Field("http://127.0.0.1:8233", description="Temporal Web UI, for links")
     nats_url: SecretStr | None = Field(None, description="NATS server, nats://[token@]host:port")
+    stream_days: float = Field(
+        30, gt=0, le=3650, description="Days that events stay in NATS; in the domains they stay for ever"
+    )
+    stream_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Most bytes of events in NATS; the oldest make room for new ones"
+    )
 
     api_host: str = Field("127.0.0.1", description="Address the API listens on")
     api_port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
@@ -57,7 +69,14 @@ class Settings(BaseSettings):
     activity_slots: int = Field(
         50, ge=1, le=1000, description="Most activities of one domain that a worker runs at once"
     )
-    ready_file: Path | None = Field(None, description="A file that a worker makes once it works")
+    metrics_host: str = Field("127.0.0.1", description="Address that a process serves its metrics on")
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port that a process serves its metrics on, for Prometheus",
+    )
+    ready_file: Path | None = Field(None, description="A file that a process makes once it works")
 
     postgres_port: int = Field(
         15432, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"
@@ -87,13 +106,23 @@ class Settings(BaseSettings):
         """The URL of a database, `postgresql+asyncpg://…`. Raises `Misconfigured` where there is none."""
         url: SecretStr | None = getattr(self, f"{name}_database_url")
         if url is None:
-            raise Misconfigured(
-                f"MALLBOTS_{name.upper()}_DATABASE_URL is not set and {self.data_dir} holds no embedded mall: "
-                "set it, or run `mallbots up` first"
-            )
+            raise _missing(f"{name}_database_url", self.data_dir)
         return url.get_secret_value()
+
+    def nats_address(self) -> str:
+        """The URL of NATS. Raises `Misconfigured` where there is none."""
+        if self.nats_url is None:
+            raise _missing("nats_url", self.data_dir)
+        return self.nats_url.get_secret_value()
 
     @cached_property
     def kiosk_keys_file(self) -> Path:
         """Where `mallbots` keeps the kiosk keys that it made on this machine, readable by the owner only."""
         return self.data_dir / "kiosk-keys.json"
+
+
+def _missing(setting: str, data_dir: Path) -> Misconfigured:
+    return Misconfigured(
+        f"MALLBOTS_{setting.upper()} is not set and {data_dir} holds no embedded mall: "
+        "set it, or run `mallbots up` first"
+    )

@@ -140,7 +140,9 @@ class _Mall:
         if await open_mall(settings):
             self._console.say("the mall opens for the first time, with a small catalogue")
         write_private(self._addresses_file, as_dotenv(self._addresses))
-        await self._supervisor.start(self._worker(), self._api())
+        # The relay makes the stream that the others follow.
+        await self._supervisor.start(self._process("worker"), self._process("relay"), self._api())
+        await self._supervisor.start(self._process("consumers"))
 
     async def _open_databases(self) -> None:
         from mallbots.migrations import migrate
@@ -157,15 +159,16 @@ class _Mall:
         )
         await prepare_namespace(settings)
 
-    def _worker(self) -> Part:
-        ready_file = self._settings.data_dir / "run" / "worker.ready"
+    def _process(self, name: str) -> Part:
+        """A process of ours that says by a file that it works."""
+        ready_file = self._settings.data_dir / "run" / f"{name}.ready"
 
         async def is_ready() -> bool:
             return ready_file.exists()
 
         return Part(
-            "worker",
-            _mallbots("worker"),
+            name,
+            _mallbots(name),
             is_ready,
             env=self._environment() | {"MALLBOTS_READY_FILE": str(ready_file)},
             before_start=lambda: ready_file.unlink(missing_ok=True),

@@ -32,7 +32,7 @@ class NatsServer:
 
     async def start(self) -> None:
         """Start it, and return when it answers."""
-        self._process = subprocess.Popen(self._part.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = _run(self._part.command)
 
         async def answers() -> bool:
             try:
@@ -48,6 +48,10 @@ class NatsServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def _run(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextmanager

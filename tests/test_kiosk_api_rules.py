@@ -30,7 +30,7 @@ from kernel.errors import (
 )
 from kernel.ids import new_id
 from kernel.messages import Cancellation, OrderLine
-from mallbots.settings import Settings
+from mallbots.settings import DATABASES, Settings
 from tests.samples import priced
 from workflows.messages import OrderRequest, SagaAccount
 
@@ -39,7 +39,7 @@ ORDER: dict[str, Any] = {"items": [TEA], "payment": {"method": "card", "token": 
 
 
 class FakeKeys:
-    async def kiosk_of(self, key: str) -> str:
+    async def holder_of(self, key: str) -> str:
         if not key.startswith("key-of-"):
             raise Unauthenticated("this key is not known")
         return key.removeprefix("key-of-")
@@ -131,6 +131,9 @@ class FakeSagas:
         return SagaAccount(order_id=order_id, status="pending", steps=[])
 
 
+NOWHERE = {f"{name}_database_url": SecretStr("postgresql+asyncpg://nobody@127.0.0.1:1/none") for name in DATABASES}
+
+
 @dataclass
 class FakeServices:
     kiosk_keys: FakeKeys = field(default_factory=FakeKeys)
@@ -156,10 +159,7 @@ def mall() -> FakeServices:
 
 @pytest.fixture
 def app(mall: FakeServices) -> FastAPI:
-    nowhere = SecretStr("postgresql+asyncpg://nobody@127.0.0.1:1/none")
-    app = create_app(
-        Settings(orders_database_url=nowhere, stores_database_url=nowhere, kiosks_database_url=nowhere)
-    )
+    app = create_app(Settings.model_validate(NOWHERE))
     app.state.services = mall
     return app
 
@@ -519,15 +519,7 @@ async def test_readiness_names_what_is_away(kiosk: httpx.AsyncClient, mall: Fake
 
 
 async def test_the_api_starts_and_says_what_is_away_while_everything_is_away() -> None:
-    nowhere = SecretStr("postgresql+asyncpg://nobody@127.0.0.1:1/none")
-    app = create_app(
-        Settings(
-            orders_database_url=nowhere,
-            stores_database_url=nowhere,
-            kiosks_database_url=nowhere,
-            temporal_address="127.0.0.1:1",
-        )
-    )
+    app = create_app(Settings.model_validate({**NOWHERE, "temporal_address": "127.0.0.1:1"}))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
-from api.kiosk.keys import KioskKeys
 from api.kiosk.schemas import ItemToOrder, OrderToPlace, PayAtPickup
 from domains.stores.service import Stores
 from kernel.database import Database
@@ -24,8 +24,8 @@ from mallbots.settings import Settings
 
 
 @pytest.fixture
-def keys(database: Database) -> KioskKeys:
-    return KioskKeys(database)
+def keys(database: Database) -> ApiKeys:
+    return ApiKeys(database, "kiosks")
 
 
 @pytest.fixture
@@ -47,38 +47,38 @@ def order(sku: str = "tea") -> OrderToPlace:
     return OrderToPlace(items=[ItemToOrder(sku=sku, quantity=1)], payment=PayAtPickup(method="at_pickup"))
 
 
-async def test_a_kiosk_is_known_by_each_of_its_keys(keys: KioskKeys) -> None:
+async def test_a_kiosk_is_known_by_each_of_its_keys(keys: ApiKeys) -> None:
     kiosk = some_kiosk()
     first, second = await keys.issue(kiosk), await keys.issue(kiosk)
     assert first != second
-    assert await keys.kiosk_of(first) == await keys.kiosk_of(second) == kiosk
+    assert await keys.holder_of(first) == await keys.holder_of(second) == kiosk
 
 
-async def test_a_key_is_kept_as_a_hash_only(keys: KioskKeys, database: Database) -> None:
+async def test_a_key_is_kept_as_a_hash_only(keys: ApiKeys, database: Database) -> None:
     key = await keys.issue(some_kiosk())
     async with database.transaction() as connection:
         rows = await connection.execute(text("SELECT api_keys::text FROM kiosks.api_keys"))
         assert not [row for row in rows.scalars() if key in row]
 
 
-async def test_a_revoked_key_lets_nobody_in(keys: KioskKeys) -> None:
+async def test_a_revoked_key_lets_nobody_in(keys: ApiKeys) -> None:
     kiosk, other = some_kiosk(), some_kiosk()
     key, others_key = await keys.issue(kiosk), await keys.issue(other)
     assert await keys.revoke(kiosk) == 1
     assert await keys.revoke(kiosk) == 0
     with pytest.raises(Unauthenticated):
-        await keys.kiosk_of(key)
-    assert await keys.kiosk_of(others_key) == other
+        await keys.holder_of(key)
+    assert await keys.holder_of(others_key) == other
 
 
 @pytest.mark.parametrize("key", ["", "mbk_guess", "ä", "\0"])
-async def test_a_guessed_key_lets_nobody_in(keys: KioskKeys, key: str) -> None:
+async def test_a_guessed_key_lets_nobody_in(keys: ApiKeys, key: str) -> None:
     with pytest.raises(Unauthenticated):
-        await keys.kiosk_of(key)
+        await keys.holder_of(key)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "kiosk\n", "k" * 61, "\0"])
-async def test_a_kiosk_has_a_plain_name(keys: KioskKeys, name: str) -> None:
+async def test_a_kiosk_has_a_plain_name(keys: ApiKeys, name: str) -> None:
     with pytest.raises(InvalidInput):
         await keys.issue(name)
 
@@ -119,18 +119,16 @@ async def test_an_order_belongs_to_the_kiosk_that_sent_it(idempotency_keys: Idem
         await idempotency_keys.ordered_at(some_kiosk(), claim.order_id)
 
 
-async def test_installed_kiosks_keep_their_keys_in_a_file_of_the_owner(
-    settings: Settings, keys: KioskKeys
-) -> None:
+async def test_installed_kiosks_keep_their_keys_in_a_file_of_the_owner(settings: Settings, keys: ApiKeys) -> None:
     kiosks = [some_kiosk(), some_kiosk()]
     installed = await install_kiosks(settings, keys, kiosks)
-    assert [await keys.kiosk_of(installed[kiosk]) for kiosk in kiosks] == kiosks
+    assert [await keys.holder_of(installed[kiosk]) for kiosk in kiosks] == kiosks
     assert read_keys(settings) == installed
     assert stat.S_IMODE(settings.kiosk_keys_file.stat().st_mode) == 0o600
     assert await install_kiosks(settings, keys, kiosks) == installed
 
 
-async def test_a_kept_key_that_was_revoked_is_replaced(settings: Settings, keys: KioskKeys) -> None:
+async def test_a_kept_key_that_was_revoked_is_replaced(settings: Settings, keys: ApiKeys) -> None:
     kiosk, other = some_kiosk(), some_kiosk()
     before = await install_kiosks(settings, keys, [kiosk, other])
     await keys.revoke(kiosk)
@@ -139,7 +137,7 @@ async def test_a_kept_key_that_was_revoked_is_replaced(settings: Settings, keys:
     assert read_keys(settings) == {**before, **after}
 
 
-async def test_a_damaged_file_of_keys_is_told_and_not_overwritten(settings: Settings, keys: KioskKeys) -> None:
+async def test_a_damaged_file_of_keys_is_told_and_not_overwritten(settings: Settings, keys: ApiKeys) -> None:
     settings.kiosk_keys_file.write_text("{")
     with pytest.raises(Misconfigured, match="damaged"):
         await install_kiosks(settings, keys, [some_kiosk()])
@@ -166,19 +164,19 @@ async def test_a_mall_opens_once_with_goods_and_kiosks(
 ) -> None:
     with monkeypatch.context() as patch:
         # As if it were killed between the two halves of making the keys.
-        patch.setattr(KioskKeys, "add", _fail)
+        patch.setattr(ApiKeys, "add", _fail)
         with pytest.raises(ConnectionAbortedError):
             await open_mall(unopened)
     assert await open_mall(unopened) is False
     installed = read_keys(unopened)
     database = Database("test", unopened.database_url("kiosks"))
-    keys = KioskKeys(database)
-    assert [await keys.kiosk_of(installed[kiosk]) for kiosk in FIRST_KIOSKS] == list(FIRST_KIOSKS)
+    keys = ApiKeys(database, "kiosks")
+    assert [await keys.holder_of(installed[kiosk]) for kiosk in FIRST_KIOSKS] == list(FIRST_KIOSKS)
 
     await keys.revoke(FIRST_KIOSKS[0])
     assert await open_mall(unopened) is False
     assert read_keys(unopened) == installed
-    assert [issued.kiosk for issued in await keys.issued()] == list(FIRST_KIOSKS)
+    assert [issued.name for issued in await keys.issued()] == list(FIRST_KIOSKS)
 
     products = await Stores(database).products(limit=200)
     assert len(products) == len(CATALOG.read_text().splitlines())

@@ -1,14 +1,14 @@
 """The kiosk API. Each endpoint only translates between HTTP and what does the work."""
 
-from email.message import Message
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
+from api.endpoints import ServicesDependency, json_only, problems
 from api.kiosk.ordering import Ordering
 from api.kiosk.schemas import (
     ApprovedOrder,
@@ -22,8 +22,7 @@ from api.kiosk.schemas import (
     ProductSearch,
     StoreList,
 )
-from api.problems import PROBLEM_MEDIA_TYPE, RETRY_AFTER_SECONDS, problem_response
-from api.services import Services
+from api.problems import RETRY_AFTER_SECONDS, problem_response
 from domains.stores.messages import ProductView
 from kernel.errors import Refused, Unauthenticated
 from kernel.messages import Sku
@@ -36,50 +35,24 @@ _bearer = HTTPBearer(
 )
 
 
-def services(request: Request) -> Services:
-    """The services of this process."""
-    found: Services = request.app.state.services
-    return found
-
-
-def ordering(found: Annotated[Services, Depends(services)]) -> Ordering:
+def ordering(found: ServicesDependency) -> Ordering:
     """What can be done about orders."""
     return Ordering(found)
 
 
 async def kiosk(
-    found: Annotated[Services, Depends(services)],
+    found: ServicesDependency,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> str:
     """The kiosk that asks. Raises `Unauthenticated`."""
     if credentials is None:
         raise Unauthenticated("send your kiosk's key as `Authorization: Bearer KEY`")
-    return await found.kiosk_keys.kiosk_of(credentials.credentials)
+    return await found.kiosk_keys.holder_of(credentials.credentials)
 
 
-def json_only(content_type: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
-    """Answer 415 to a body that says it is not JSON: `curl -d` calls everything a form."""
-    if content_type is not None:
-        parsed = Message()
-        parsed["content-type"] = content_type
-        if parsed.get_content_type() != "application/json":
-            raise HTTPException(415, "send the body as `Content-Type: application/json`")
-
-
-ServicesDependency = Annotated[Services, Depends(services)]
 OrderingDependency = Annotated[Ordering, Depends(ordering)]
 Kiosk = Annotated[str, Depends(kiosk)]
 OrderId = Annotated[UUID, Path(description="The order's id")]
-
-
-def problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of an endpoint's problems, by status; those that every endpoint has are added."""
-    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    common = {401: "No key, or not a valid one", 503: "A part of the mall is away; try again"}
-    return {
-        status: {"description": description, "content": content}
-        for status, description in sorted((common | descriptions).items())
-    }
 
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}

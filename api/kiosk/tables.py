@@ -14,10 +14,10 @@ class ApiKeyRow(SQLModel, table=True):
     again."""
 
     __tablename__ = "api_keys"
-    __table_args__ = (Index("ix_api_keys_kiosk", "kiosk"), {"schema": SCHEMA})
+    __table_args__ = (Index("ix_api_keys_name", "name"), {"schema": SCHEMA})
 
     key_hash: str = Field(primary_key=True)
-    kiosk: str
+    name: str
     created_at: datetime | None = Field(
         default=None,
         sa_type=DateTime(timezone=True),

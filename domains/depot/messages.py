@@ -55,4 +55,55 @@ class ShoppingListCancelled(Event):
     reason: str
 
 
+class ShoppingListAssigned(Event):
+    """A robot took the list."""
+
+    order_id: UUID
+    robot: str
+
+
+class ItemPicked(Event):
+    """A robot took pieces of a product from the shelf."""
+
+    order_id: UUID
+    robot: str
+    store: str
+    sku: str
+    quantity: int
+
+
+class ItemMissing(Event):
+    """A robot did not find so many pieces of a product."""
+
+    order_id: UUID
+    robot: str
+    store: str
+    sku: str
+    name: str
+    quantity: int
+
+
+class ShoppingListCompleted(Event):
+    """The robot has brought what it found."""
+
+    order_id: UUID
+    robot: str
+
+
+class RobotOnline(Event):
+    """A robot is there and can be given a list."""
+
+    robot: str
+
+
+class RobotOffline(Event):
+    """A robot left, or has not been heard of."""
+
+    robot: str
+
+
 EVENTS = (ShoppingListScheduled, ShoppingListCancelled)
+"""Every event that Depot writes."""
+
+ANNOUNCED = (ShoppingListAssigned, ItemPicked, ItemMissing, ShoppingListCompleted, RobotOnline, RobotOffline)
+"""Events that the rest of the story will write; consumers may count on them already."""

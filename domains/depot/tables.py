@@ -55,5 +55,26 @@ class ShoppingListItemRow(SQLModel, table=True):
     quantity: int
 
 
+class StoreCopyRow(SQLModel, table=True):
+    """Depot's copy of a store, fed by the events of Stores."""
+
+    __tablename__ = "stores"
+    __table_args__ = {"schema": SCHEMA}
+
+    store_id: UUID = Field(primary_key=True)
+    name: str
+
+
+class ProductCopyRow(SQLModel, table=True):
+    """Depot's copy of a product, fed by the events of Stores."""
+
+    __tablename__ = "products"
+    __table_args__ = {"schema": SCHEMA}
+
+    sku: str = Field(primary_key=True)
+    store_id: UUID
+    name: str
+
+
 RELAY = relay_tables(SCHEMA)
 CONSUMERS = consumer_tables(SCHEMA)

@@ -1,10 +1,11 @@
 """What is said to Orders, what it answers, and the events it publishes."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 from uuid import UUID
 
-from events.event import Event
+from events.event import Event, Upcaster, renamed
 from kernel.errors import Refusal
 from kernel.messages import Cancellation, Message, OrderLine, PaymentMethod, PricedLine
 
@@ -108,8 +109,11 @@ class OrderPlaced(Event):
 class OrderApproved(Event):
     """The order will be shopped; prices are fixed."""
 
+    schema_version: ClassVar[int] = 2
+    upcasters: ClassVar[Mapping[int, Upcaster]] = {1: renamed("items", "lines")}
+
     order_id: UUID
-    items: list[PricedLine]
+    lines: list[PricedLine]
     total_cents: int
     pickup_code: str
 
@@ -128,4 +132,26 @@ class OrderCancelled(Event):
     cancellation: Cancellation
 
 
+class OrderReadied(Event):
+    """Everything that could be had of the order is at the desk."""
+
+    order_id: UUID
+
+
+class PickupReminded(Event):
+    """The customer was reminded that the order is at the desk."""
+
+    order_id: UUID
+
+
+class OrderCompleted(Event):
+    """The order was handed over, and paid."""
+
+    order_id: UUID
+
+
 EVENTS = (OrderPlaced, OrderApproved, OrderRejected, OrderCancelled)
+"""Every event that Orders writes."""
+
+ANNOUNCED = (OrderReadied, PickupReminded, OrderCompleted)
+"""Events that the rest of the story will write; consumers may count on them already."""

@@ -44,7 +44,7 @@ class Order(Aggregate):
         elif self.placed.lines != command.lines or self.placed.kiosk != command.kiosk:
             raise IdempotencyKeyReused(f"order {command.order_id} was placed with other lines")
 
-    def approve(self, order_id: UUID, items: list[PricedLine], total_cents: int, pickup_code: str) -> None:
+    def approve(self, order_id: UUID, lines: list[PricedLine], total_cents: int, pickup_code: str) -> None:
         """Promise the order to the customer. A repeat keeps the first pickup code.
 
         Raises `OrderClosed` if the order has ended: a late approval never overwrites a cancellation.
@@ -55,7 +55,7 @@ class Order(Aggregate):
             raise Conflict(f"order {order_id} was never placed")
         if self.approved is None:
             self.record(
-                OrderApproved(order_id=order_id, items=items, total_cents=total_cents, pickup_code=pickup_code)
+                OrderApproved(order_id=order_id, lines=lines, total_cents=total_cents, pickup_code=pickup_code)
             )
 
     def reject(self, order_id: UUID, refusal: Refusal) -> None:
@@ -101,7 +101,7 @@ class Order(Aggregate):
         return OrderView(
             **self.placed.model_dump(),
             status=self.status,
-            items=self.approved.items if self.approved else [],
+            items=self.approved.lines if self.approved else [],
             total_cents=self.approved.total_cents if self.approved else None,
             pickup_code=self.approved.pickup_code if self.approved else None,
             refusal=self.refusal,
@@ -120,7 +120,7 @@ class Order(Aggregate):
                 currency=self.placed.currency,
                 pickup_code=self.approved.pickup_code,
                 total_cents=self.approved.total_cents,
-                items=self.approved.items,
+                items=self.approved.lines,
             )
         refusal = cancelled_before_approval(self.cancellation) if self.cancellation else self.refusal
         return OrderAnswer(order_id=self.placed.order_id, currency=self.placed.currency, refusal=refusal)

@@ -53,5 +53,15 @@ class OrderRow(SQLModel, table=True):
     )
 
 
+class ProductCopyRow(SQLModel, table=True):
+    """Orders' copy of a product's name, fed by the events of Stores."""
+
+    __tablename__ = "products"
+    __table_args__ = {"schema": SCHEMA}
+
+    sku: str = Field(primary_key=True)
+    name: str
+
+
 RELAY = relay_tables(SCHEMA)
 CONSUMERS = consumer_tables(SCHEMA)

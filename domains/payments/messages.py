@@ -75,3 +75,4 @@ class PaymentVoided(Event):
 
 
 EVENTS = (PaymentAuthorized, PaymentDeclined, PaymentVoided)
+"""Every event that Payments writes."""

@@ -94,6 +94,13 @@ class StoreOpened(Event):
     name: str
 
 
+class StoreRenamed(Event):
+    """A store's name changed."""
+
+    store_id: UUID
+    name: str
+
+
 class StoreParticipationChanged(Event):
     """A store began or ceased to sell through the mall."""
 
@@ -128,6 +135,12 @@ class ProductPriceChanged(Event):
     currency: Currency
 
 
+class ProductRemoved(Event):
+    """A store ceased to sell a product."""
+
+    sku: str
+
+
 class StockReceived(Event):
     """Pieces arrived at the store."""
 
@@ -160,3 +173,7 @@ EVENTS = (
     StockReserved,
     StockReleased,
 )
+"""Every event that Stores writes."""
+
+ANNOUNCED = (StoreRenamed, ProductRemoved)
+"""Events that the rest of the story will write; consumers may count on them already."""

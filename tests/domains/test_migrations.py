@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
 import api.kiosk.tables
+import api.staff.tables
+import consumers.tables
 import domains.depot.tables
 import domains.orders.tables
 import domains.payments.sandbox
@@ -21,6 +23,8 @@ from mallbots.settings import DATABASES, DatabaseName
 # Each adds its tables to SQLModel.metadata when it is imported.
 TABLES = (
     api.kiosk.tables,
+    api.staff.tables,
+    consumers.tables,
     domains.depot.tables,
     domains.orders.tables,
     domains.payments.sandbox,

@@ -1,0 +1,1 @@
+"""The gateway of staff: REST and WebSocket, an API key each."""

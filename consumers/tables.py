@@ -1,0 +1,7 @@
+"""The tables of the consumers that have a schema of their own."""
+
+from events.tables import consumer_tables
+
+TRAIL = consumer_tables("trail")
+NOTIFICATIONS = consumer_tables("notifications")
+ANALYTICS = consumer_tables("analytics")

@@ -1,0 +1,39 @@
+"""What every long-running process of ours has in common: it works until it is told to stop."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from mallbots.logs import configure_logging
+from mallbots.settings import Settings
+from mallbots.telemetry import configure_metrics
+
+
+def run_process(settings: Settings, *work: Coroutine[Any, Any, None]) -> None:
+    """Do all of this side by side until SIGTERM or Ctrl-C, then cancel it and return.
+
+    The ready file of the settings is made once the work has begun. Raises what any of it raises.
+    """
+    configure_logging(settings)
+    configure_metrics(settings)
+    uvloop.run(_until_signal(settings, work))
+
+
+async def _until_signal(settings: Settings, work: tuple[Coroutine[Any, Any, None], ...]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    tasks = [asyncio.create_task(one) for one in work]
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
+    done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, *tasks):
+        task.cancel()
+    await asyncio.gather(stopping, *tasks, return_exceptions=True)
+    for task in done - {stopping}:
+        task.result()
