@@ -24,7 +24,7 @@ from sqlalchemy import text
 from events.log import EventLog
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.store import channel
-from events.stream import API_TIMEOUT, STREAM, Connection, connected, ensure_stream, newest
+from events.stream import STREAM, Connection, connected, ensure_stream, newest
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.ids import now
@@ -115,6 +115,7 @@ class Relay:
 
     async def _lead(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
         await session.add_listener(channel(self.domain), lambda *_: self._notified.set())
+        session.add_termination_listener(lambda *_: self._notified.set())
         await self._tell_lag()
         async with connected(self._nats_url, f"relay-{self.domain}") as nats:
             created_at = await ensure_stream(nats.jetstream, self._stream)
@@ -136,11 +137,11 @@ class Relay:
             async with self._database.transaction() as connection:
                 limit = 1 if self._carefully else MOST_IN_A_BATCH
                 page = await self._event_log.after(connection, cursor.position, limit)
+            if session.is_closed():
+                raise Unavailable("the session that holds the relay's lock is gone")
             await self._tell_lag(cursor.position)
             if not page.events:
                 return page.held_back
-            if session.is_closed():
-                raise Unavailable("the session that holds the relay's lock is gone")
             # Until it went through, the next attempt takes one event alone, whose refusal NATS explains.
             self._carefully = True
             cursor.sequence = await self._publish(nats, page.events, cursor)
@@ -179,7 +180,7 @@ class Relay:
                 continue
             if len(events) > 1:
                 headers["Nats-Batch-Commit"] = "1"
-            answer = await nats.client.request(event.subject, event.data, timeout=API_TIMEOUT, headers=headers)
+            answer = await nats.request(event.subject, event.data, headers)
         assert answer is not None
         told = json.loads(answer.data)
         if "error" in told:

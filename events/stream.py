@@ -77,6 +77,7 @@ _MUST_BE_OURS: Final = (
     "retention",
     "storage",
     "discard",
+    "discard_new_per_subject",
     "max_msgs_per_subject",
     "duplicate_window",
     "allow_atomic",
@@ -90,6 +91,19 @@ class Connection:
     client: Client
     jetstream: JetStreamContext
     closed: asyncio.Event
+
+    async def request(self, subject: str, data: bytes, headers: dict[str, str]) -> Msg:
+        """The answer to a message. Raises `Unavailable` as soon as the connection is lost."""
+        answer = asyncio.create_task(self.client.request(subject, data, timeout=API_TIMEOUT, headers=headers))
+        lost = asyncio.create_task(self.closed.wait())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            raise Unavailable("NATS closed the connection")
+        finally:
+            answer.cancel()
+            lost.cancel()
 
 
 @asynccontextmanager
@@ -109,6 +123,9 @@ async def connected(url: str, name: str) -> AsyncIterator[Connection]:
             url,
             name=f"mallbots-{name}",
             allow_reconnect=False,
+            # Else it would try for minutes to connect for the first time.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             connect_timeout=2,
             error_cb=_quiet,
             closed_cb=on_closed,

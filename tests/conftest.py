@@ -1,11 +1,14 @@
 """What tests share: real servers, each started once a session."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -30,6 +33,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
+def metrics_told() -> Callable[[str], dict[str, float]]:
+    """What a metric stands at, by the value of its first label."""
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+
+    def told(name: str) -> dict[str, float]:
+        data = reader.get_metrics_data()
+        found = [
+            metric
+            for resource in (data.resource_metrics if data else [])
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+        ]
+        return {
+            str(next(iter((point.attributes or {}).values()))): point.value  # type: ignore[union-attr]
+            for metric in found
+            for point in metric.data.data_points
+        }
+
+    return told
+
+
+@pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[str]:
     """A PostgreSQL server; the URL of its admin database."""
     # Not below pytest's directory: each new pytest shuts that to the user that PostgreSQL runs as under root.
@@ -38,18 +65,39 @@ async def postgres() -> AsyncIterator[str]:
             yield url
 
 
-@pytest.fixture(scope="session")
-async def migrated_url(postgres: str) -> str:
-    """A database with every schema in it, as new."""
+async def create_database(postgres: str, template: str = "template1") -> str:
+    """A new database made from a template; its URL."""
     engine = create_async_engine(postgres, isolation_level="AUTOCOMMIT")
     name = f"test_{uuid4().hex}"
     async with engine.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
     await engine.dispose()
-    url = make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    return make_url(postgres).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+async def template(postgres: str) -> str:
+    """The name of a database with every schema in it, to make others from."""
+    url = await create_database(postgres)
     for schema in DATABASES:
         await migrate_database(schema, url)
-    return url
+    name = make_url(url).database
+    assert name is not None
+    return name
+
+
+@pytest.fixture(scope="session")
+async def migrated_url(postgres: str, template: str) -> str:
+    """A database with every schema in it, as new."""
+    return await create_database(postgres, template)
+
+
+@pytest.fixture
+async def fresh_database(postgres: str, template: str) -> AsyncIterator[Database]:
+    """A database with every schema in it that no other test uses."""
+    opened = Database("fresh", await create_database(postgres, template), pool_size=20)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture(scope="session")
