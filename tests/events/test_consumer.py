@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -84,7 +84,7 @@ class Notebook:
 
 
 @pytest.fixture
-async def notebook(fresh_database: Database, own_nats: NatsServer) -> AsyncIterator[Notebook]:
+async def notebook(fresh_database: Database, own_nats: NatsServer) -> Notebook:
     """A notebook without a note. `event_id` is not unique in it: nothing but the position keeps repeats out."""
     async with fresh_database.transaction() as connection:
         await connection.execute(text("CREATE SCHEMA notes"))
@@ -326,9 +326,7 @@ async def _relayed(database: Database, number: int) -> bool:
         ).first()
         if noted is None:
             return False
-        waiting = await EventLog("depot").waiting(
-            connection, START._replace(transaction_id=noted[0], number=noted[1])
-        )
+        waiting = await EventLog("depot").waiting(connection, LogPosition(*noted))
         return len(await recorded(database)) >= number and waiting.events == 0
 
 
