@@ -13,6 +13,7 @@ from api.kiosk.routes import router as kiosk_router
 from api.kiosk.schemas import Health, Readiness
 from api.problems import Problem, install_problems
 from api.services import Services
+from api.staff.routes import router as staff_router
 from mallbots.settings import Settings
 
 _DESCRIPTION = """Kiosks show the catalogue and order from it. An order is one durable saga: it is approved \
@@ -23,6 +24,7 @@ Every error is a problem (RFC 9457) with a stable `code`."""
 _TAGS = [
     {"name": "Catalogue", "description": "What the mall sells, at which price."},
     {"name": "Orders", "description": "Order, see how the order is, cancel it."},
+    {"name": "Staff", "description": "What staff may see of orders, by a key of staff."},
     {"name": "Health", "description": "For whoever runs the mall; no key is needed."},
 ]
 
@@ -53,6 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     install_problems(app)
     app.include_router(kiosk_router)
+    app.include_router(staff_router)
     _add_health(app)
     _describe(app)
     return app

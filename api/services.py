@@ -11,6 +11,7 @@ from temporalio.client import Client
 
 from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
+from consumers.trail.consumer import Trail
 from domains.orders.service import Orders
 from domains.stores.service import Stores
 from kernel.database import Database
@@ -41,6 +42,7 @@ class Services:
         self.stores = Stores(self._databases["stores"])
         self.kiosk_keys = ApiKeys(self._databases["kiosks"], "kiosks")
         self.staff_keys = ApiKeys(self._databases["staff"], "staff")
+        self.trail = Trail(self._databases["trail"])
         self.idempotency_keys = IdempotencyKeys(self._databases["kiosks"])
         self._settings = settings
         self._connecting: asyncio.Task[Client] | None = None

@@ -2,6 +2,5 @@
 
 from events.tables import consumer_tables
 
-TRAIL = consumer_tables("trail")
 NOTIFICATIONS = consumer_tables("notifications")
 ANALYTICS = consumer_tables("analytics")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from consumers import copies
+from consumers.trail.consumer import CONSUMER as TRAIL
 from events.consumer import DOMAINS, Consumer
 from events.group import GroupMember
 from events.partition import Feed
@@ -29,6 +30,7 @@ class Role:
 ROLES: Final[Mapping[str, Role]] = {
     "depot-copies": Role("depot", lambda settings: copies.DEPOT),
     "orders-copies": Role("orders", lambda settings: copies.ORDERS),
+    "trail": Role("trail", lambda settings: TRAIL),
 }
 """The consumers that the mall needs; Analytics, which it does not, is a process of its own."""
 

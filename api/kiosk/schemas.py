@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from domains.orders.messages import OrderAnswer, OrderStatus, OrderView
+from domains.orders.messages import NamedLine, OrderAnswer, OrderStatus, OrderView
 from domains.stores.messages import ProductView, StoreView
 from kernel.errors import Refusal
-from kernel.messages import Cancellation, Currency, IfMissing, OrderLine, PaymentMethod, PricedLine, Sku
+from kernel.messages import Cancellation, Currency, IfMissing, PaymentMethod, PricedLine, Sku
 
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*$"
 LARGEST_PAGE: Final = 200
@@ -133,7 +133,7 @@ class Order(BaseModel):
     status: OrderStatus
     ordered_at: datetime
     customer: str | None = None
-    lines: list[OrderLine] | None = None
+    lines: list[NamedLine] | None = None
     payment_method: PaymentMethod | None = None
     currency: Currency | None = None
     items: list[PricedLine] | None = None

@@ -107,3 +107,16 @@ EVENTS = (ShoppingListScheduled, ShoppingListCancelled)
 
 ANNOUNCED = (ShoppingListAssigned, ItemPicked, ItemMissing, ShoppingListCompleted, RobotOnline, RobotOffline)
 """Events that the rest of the story will write; consumers may count on them already."""
+
+STREAMS = {
+    "list-{order_id}": (
+        ShoppingListScheduled,
+        ShoppingListCancelled,
+        ShoppingListAssigned,
+        ItemPicked,
+        ItemMissing,
+        ShoppingListCompleted,
+    ),
+    "robot-{robot}": (RobotOnline, RobotOffline),
+}
+"""The streams of Depot, each named by a field of the events on it."""

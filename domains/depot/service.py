@@ -4,6 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from domains.depot.copies import StoreCopies
 from domains.depot.messages import (
     EVENTS,
     CancelShopping,
@@ -47,7 +48,8 @@ class Depot:
                 if (await connection.execute(_STATUS, order)).scalar_one() == "cancelled":
                     raise OrderClosed(f"the shopping list of order {command.order_id} has been cancelled")
                 return
-            stops = plan_stops(command.lines)
+            signs = await StoreCopies(connection).signs(line.sku for line in command.lines)
+            stops = plan_stops(command.lines, signs)
             await connection.execute(
                 _ADD_ITEMS,
                 [

@@ -73,6 +73,12 @@ def cancelled_before_approval(cancellation: Cancellation) -> Refusal:
     )
 
 
+class NamedLine(OrderLine):
+    """A line as the customer asked for it, with the product's name if Orders knows it."""
+
+    name: str | None = None
+
+
 class OrderView(Message):
     """An order as it is now. `items` have names and prices from its approval on."""
 
@@ -81,7 +87,7 @@ class OrderView(Message):
     customer: str | None
     status: OrderStatus
     placed_at: datetime
-    lines: list[OrderLine]
+    lines: list[NamedLine]
     payment_method: PaymentMethod
     currency: str
     items: list[PricedLine] = []
@@ -155,3 +161,6 @@ EVENTS = (OrderPlaced, OrderApproved, OrderRejected, OrderCancelled)
 
 ANNOUNCED = (OrderReadied, PickupReminded, OrderCompleted)
 """Events that the rest of the story will write; consumers may count on them already."""
+
+STREAMS = {"order-{order_id}": (*EVENTS, *ANNOUNCED)}
+"""The streams of Orders, each named by a field of the events on it."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from domains.orders.copies import ProductNames
 from domains.orders.messages import (
     EVENTS,
     ApproveOrder,
@@ -79,7 +80,13 @@ class Orders:
 
     async def view(self, order_id: UUID) -> OrderView | None:
         """The order as it is now, or None."""
-        return (await self._load(order_id)).view
+        async with self._database.transaction() as connection:
+            view = Order.fold(await self._store.load(connection, _stream(order_id))).view
+            if view is None:
+                return None
+            names = await ProductNames(connection).of(line.sku for line in view.lines)
+        lines = [line.model_copy(update={"name": names.get(line.sku)}) for line in view.lines]
+        return view.model_copy(update={"lines": lines})
 
     async def answer(self, order_id: UUID) -> OrderAnswer | None:
         """What the kiosk was told, or None while the order is unknown or pending."""

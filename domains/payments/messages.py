@@ -76,3 +76,6 @@ class PaymentVoided(Event):
 
 EVENTS = (PaymentAuthorized, PaymentDeclined, PaymentVoided)
 """Every event that Payments writes."""
+
+STREAMS = {"payment-{order_id}": EVENTS}
+"""The streams of Payments, each named by a field of the events on it."""

@@ -165,7 +165,6 @@ class StockReleased(Event):
 
 EVENTS = (
     StoreOpened,
-    StoreParticipationChanged,
     ProductAdded,
     ProductRenamed,
     ProductPriceChanged,
@@ -175,5 +174,12 @@ EVENTS = (
 )
 """Every event that Stores writes."""
 
-ANNOUNCED = (StoreRenamed, ProductRemoved)
+ANNOUNCED = (StoreRenamed, StoreParticipationChanged, ProductRemoved)
 """Events that the rest of the story will write; consumers may count on them already."""
+
+STREAMS = {
+    "store-{store_id}": (StoreOpened, StoreRenamed, StoreParticipationChanged),
+    "product-{sku}": (ProductAdded, ProductRenamed, ProductPriceChanged, ProductRemoved, StockReceived),
+    "reservation-{order_id}": (StockReserved, StockReleased),
+}
+"""The streams of Stores, each named by a field of the events on it."""

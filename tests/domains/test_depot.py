@@ -37,7 +37,7 @@ async def list_of(database: Database, order_id: UUID) -> tuple[str, int, list[st
 
 
 def test_a_list_has_one_stop_for_each_store_and_one_item_for_each_product() -> None:
-    assert plan_stops(schedule().lines) == [
+    assert plan_stops(schedule().lines, {}) == [
         Stop(store="Floral", items=[Item(sku="rose", name="rose", quantity=1)]),
         Stop(store="Grocery", items=[Item(sku="tea", name="tea", quantity=5)]),
     ]

@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 import api.kiosk.tables
 import api.staff.tables
 import consumers.tables
+import consumers.trail.tables
 import domains.depot.tables
 import domains.orders.tables
 import domains.payments.sandbox
@@ -25,6 +26,7 @@ TABLES = (
     api.kiosk.tables,
     api.staff.tables,
     consumers.tables,
+    consumers.trail.tables,
     domains.depot.tables,
     domains.orders.tables,
     domains.payments.sandbox,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from domains.orders.messages import ApproveOrder, CancelOrder, RejectOrder
+from domains.orders.messages import ApproveOrder, CancelOrder, NamedLine, RejectOrder
 from domains.orders.service import PICKUP_CODE_LENGTH, PICKUP_CODE_SIGNS, Orders
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict, Conflict, IdempotencyKeyReused, OrderClosed, Refusal
@@ -33,7 +33,8 @@ async def test_an_order_placed_twice_is_recorded_once(orders: Orders, database: 
     assert await events_of(database, command.order_id) == ["OrderPlaced"]
     view = await orders.view(command.order_id)
     assert view is not None
-    assert (view.status, view.kiosk, view.lines) == ("pending", "kiosk-1", command.lines)
+    lines = [NamedLine(**line.model_dump()) for line in command.lines]
+    assert (view.status, view.kiosk, view.lines) == ("pending", "kiosk-1", lines)
 
 
 async def test_another_order_under_the_same_id_is_refused(orders: Orders) -> None:
