@@ -30,10 +30,15 @@ class EventLog:
 
     def __init__(self, domain: DomainName) -> None:
         self.domain: DomainName = domain
+        columns = (
+            "id, transaction_id, position, stream, version, type, schema_version, data::text AS data,"
+            " correlation_id, causation_id, trace_context, recorded_at"
+        )
+        self._of_stream = text(
+            f"SELECT {columns} FROM {domain}.events WHERE stream = :stream AND version > :version ORDER BY version"
+        )
         self._after = text(
-            "SELECT id, transaction_id, position, stream, version, type, schema_version, data::text AS data,"
-            " correlation_id, causation_id, trace_context, recorded_at,"
-            " transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS settled"
+            f"SELECT {columns}, transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS settled"
             f" FROM {domain}.events WHERE (transaction_id, position) > (:transaction_id, :number)"
             " ORDER BY transaction_id, position LIMIT :limit"
         )
@@ -49,6 +54,13 @@ class EventLog:
         rows = (await connection.execute(self._after, {**position._asdict(), "limit": limit})).all()
         events = [self._event(row) for row in rows if row.settled]
         return Page(events, held_back=len(events) < len(rows))
+
+    async def of_stream(
+        self, connection: AsyncConnection, stream: str, after_version: int = 0
+    ) -> list[RecordedEvent]:
+        """The events of one stream behind a version, oldest first; empty if there are none."""
+        rows = await connection.execute(self._of_stream, {"stream": stream, "version": after_version})
+        return [self._event(row) for row in rows]
 
     async def waiting(self, connection: AsyncConnection, position: LogPosition) -> Any:
         """How many `events` are behind a position (`MOST_COUNTED` stands for more, too), and `since` when the

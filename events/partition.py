@@ -24,7 +24,7 @@ MOST_ATTEMPTS: Final = 5
 FIRST_BACKOFF: Final = 0.1
 
 _MOST_AT_ONCE: Final = 200
-_SAVE_IDLE_MOVES: Final = 1.0
+_SAVE_PASSED_OVER: Final = 1.0
 _LOOK_FOR_RETRIES: Final = 1.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
@@ -81,7 +81,7 @@ class Partition:
             f"SELECT domain, transaction_id, position, sequence FROM {table}"
             " WHERE consumer = :consumer AND partition = :partition AND domain = ANY(:domains)"
         )
-        self._move = text(
+        self._save = text(
             f"UPDATE {table} SET transaction_id = :transaction_id, position = :number, sequence = :sequence,"
             " moved_at = now() WHERE consumer = :consumer AND partition = :partition AND domain = :domain"
             " AND (transaction_id, position) = (:old_transaction_id, :old_number)"
@@ -172,6 +172,7 @@ class Partition:
                     await self._read_table(domain, until=event.previous)
                 new.append(event)
             await self._apply(new)
+        await self._save_what_was_passed_over()
         await self._retry_letters()
 
     async def _apply(self, events: Sequence[RecordedEvent]) -> None:
@@ -189,20 +190,18 @@ class Partition:
 
     async def _apply_together(self, batch: Sequence[RecordedEvent], wanted: Sequence[RecordedEvent]) -> None:
         last = batch[-1]
-        time = asyncio.get_running_loop().time()
-        if wanted or time > self._saved_at + _SAVE_IDLE_MOVES:
+        if wanted:
             async with self._database.transaction() as connection:
                 for event in wanted:
                     if self._letters.holds_up(event):
                         await self._letters.add(connection, event)
                     else:
                         await self._consumer.handle(connection, event)
-                await self._move_to(connection, last)
-            self._saved[last.domain], self._saved_at = last.position, time
-        self._places[last.domain].move_to(last)
-        if wanted:
+                await self._move(connection, last.domain, last.position, last.sequence)
+            self._saved[last.domain] = last.position
             _handled.add(len(wanted), {"consumer": self._consumer.name})
             _lag.set((now() - last.recorded_at).total_seconds(), {"consumer": self._consumer.name})
+        self._places[last.domain].move_to(last)
 
     async def _apply_alone(self, event: RecordedEvent) -> None:
         """Let one event take effect, in several attempts; set it aside when they are over."""
@@ -230,7 +229,7 @@ class Partition:
     async def _set_aside(self, event: RecordedEvent, attempts: int, error: Exception) -> None:
         async with self._database.transaction() as connection:
             await self._letters.add(connection, event, attempts, f"{type(error).__name__}: {error}")
-            await self._move_to(connection, event)
+            await self._move(connection, event.domain, event.position, event.sequence)
         self._saved[event.domain] = event.position
         self._places[event.domain].move_to(event)
         _set_aside.add(1, {"consumer": self._consumer.name})
@@ -242,22 +241,36 @@ class Partition:
             event.subject,
         )
 
-    async def _move_to(self, connection: Any, last: RecordedEvent) -> None:
+    async def _move(
+        self, connection: Any, domain: DomainName, position: LogPosition, sequence: int | None
+    ) -> None:
         """Move the position with the transaction. Raises `Unavailable` if another process has moved it."""
-        old = self._saved[last.domain]
+        old = self._saved[domain]
         moved = await connection.execute(
-            self._move,
+            self._save,
             {
                 **self._me,
-                "domain": last.domain,
-                **last.position._asdict(),
-                "sequence": last.sequence or self._places[last.domain].sequence,
+                "domain": domain,
+                **position._asdict(),
+                "sequence": sequence or self._places[domain].sequence,
                 "old_transaction_id": old.transaction_id,
                 "old_number": old.number,
             },
         )
         if moved.rowcount != 1:
             raise Unavailable(f"another process works on {self._name}")
+
+    async def _save_what_was_passed_over(self) -> None:
+        """Note how far the log was read without any effect, at most once a second."""
+        time = asyncio.get_running_loop().time()
+        if time < self._saved_at + _SAVE_PASSED_OVER:
+            return
+        self._saved_at = time
+        for domain, place in self._places.items():
+            if place.position != self._saved[domain]:
+                async with self._database.transaction() as connection:
+                    await self._move(connection, domain, place.position, place.sequence)
+                self._saved[domain] = place.position
 
     async def _retry_letters(self) -> None:
         """Handle again what somebody asked to be sent again, at most once a second."""

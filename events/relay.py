@@ -67,6 +67,7 @@ class Relay:
         self._event_log = EventLog(domain)
         self._notified = asyncio.Event()
         self._carefully = False
+        self._trouble, self._pause = "", _FIRST_PAUSE
         self._lag_told_at = 0.0
         self._read = text(
             f"SELECT stream_created_at, transaction_id, position, sequence FROM {domain}.relay_position"
@@ -84,23 +85,21 @@ class Relay:
 
         Raises `Misconfigured` if the stream in NATS is not ours.
         """
-        trouble, pause = "", _FIRST_PAUSE
         while True:
-            began = asyncio.get_running_loop().time()
             try:
                 async with self._database.session() as session:
                     await self._until_leading(session)
                     await self._lead(session)
             except Unavailable as error:
-                if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
-                    trouble, pause = "", _FIRST_PAUSE
-                if error.message != trouble:
-                    trouble = error.message
-                    _log.warning("relay of %s: %s; its events wait and are tried again", self.domain, trouble)
+                if error.message != self._trouble:
+                    self._trouble = error.message
+                    _log.warning(
+                        "relay of %s: %s; its events wait and are tried again", self.domain, error.message
+                    )
             finally:
                 _leading.set(0, {"domain": self.domain})
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _until_leading(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Wait until no other relay of the domain is active; the lock goes with the session that holds it."""
@@ -147,6 +146,7 @@ class Relay:
             cursor.sequence = await self._publish(nats, page.events, cursor)
             cursor.position = page.events[-1].position
             self._carefully = False
+            self._trouble, self._pause = "", _FIRST_PAUSE
             _published.add(len(page.events), {"domain": self.domain})
             async with self._database.transaction() as connection:
                 await connection.execute(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -200,7 +200,7 @@ async def first_sequence(jetstream: JetStreamContext) -> int:
 
 async def follow(
     connection: Connection, after: int, patterns: Sequence[str] = (f"{ROOT}.>",)
-) -> AsyncIterator[list[RecordedEvent]]:
+) -> AsyncGenerator[list[RecordedEvent], None]:
     """Every event behind stream sequence `after` whose subject matches a pattern, and then each new one as it
     comes, in order and without a gap. Yields those that are there together; an empty list after a second of
     silence, so that callers can look up.

@@ -7,8 +7,9 @@ still there on a second and a third look.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
+from events.consumer import DOMAINS
+from events.recorded import START, LogPosition, RecordedEvent
+from events.stream import connected, follow, last_sequence
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.messages import DomainName
@@ -33,7 +37,18 @@ MONEY: Final = "what is held is the total of a live order"
 STOCK: Final = "reserved stock is the sum of live orders"
 LISTS: Final = "only live orders have a shopping list"
 EVENTS: Final = "every stream of events is without gap"
-PROMISES: Final = (ONE_STORY, WORKFLOW_OF_ORDER, ORDER_OF_WORKFLOW, ONE_CHARGE, MONEY, STOCK, LISTS, EVENTS)
+PUBLISHED: Final = "every event is published once, in order"
+PROMISES: Final = (
+    ONE_STORY,
+    WORKFLOW_OF_ORDER,
+    ORDER_OF_WORKFLOW,
+    ONE_CHARGE,
+    MONEY,
+    STOCK,
+    LISTS,
+    EVENTS,
+    PUBLISHED,
+)
 
 STORIES: Final = {
     ("OrderPlaced",): "pending",
@@ -104,6 +119,8 @@ class _Look:
     strangers: list[str] = field(default_factory=list)
     streams: int = 0
     stuck: int = 0
+    published: int = 0
+    unpublished: list[tuple[str, str]] = field(default_factory=list)
 
 
 async def audit(settings: Settings) -> AuditReport:
@@ -126,10 +143,10 @@ async def audit(settings: Settings) -> AuditReport:
 async def _look_once(settings: Settings, client: Client) -> tuple[AuditReport, dict[tuple[str, str], Finding]]:
     look = _Look()
     await _read_workflows(client, look)
-    for read in (_read_orders, _read_stores, _read_payments, _read_sandbox, _read_depot):
+    for read in (_read_orders, _read_stores, _read_payments, _read_sandbox, _read_depot, _read_stream):
         await read(settings, look)
-    checked: Counter[str] = Counter(dict.fromkeys(PROMISES[:-3], len(look.orders)))
-    checked.update({STOCK: len(look.stock), LISTS: len(look.orders), EVENTS: look.streams})
+    others = {STOCK: len(look.stock), EVENTS: look.streams, PUBLISHED: look.published}
+    checked = Counter(dict.fromkeys(PROMISES, len(look.orders)) | others)
     under_way = sum(order.workflow == WorkflowExecutionStatus.RUNNING for order in look.orders.values())
     report = AuditReport(checked, [], under_way, look.stuck)
     return report, {(finding.promise, finding.subject): finding for finding in _findings(look)}
@@ -147,6 +164,8 @@ def _findings(look: _Look) -> Iterator[Finding]:
     for domain, streams in look.gaps.items():
         for stream in streams:
             yield Finding(EVENTS, f"{domain} {stream}", "a version is missing")
+    for subject, detail in look.unpublished:
+        yield Finding(PUBLISHED, subject, detail)
 
 
 def _broken_by(order: _Order) -> Iterator[tuple[str, str]]:
@@ -270,6 +289,49 @@ async def _read_depot(settings: Settings, look: _Look) -> None:
         for row in await read("SELECT order_id, status FROM depot.shopping_lists"):
             look.orders[row.order_id].shopping_list = row.status
         await _read_gaps("depot", read, look)
+
+
+async def _read_stream(settings: Settings, look: _Look) -> None:
+    """Hold the stream against the domains' tables, as far back as it reaches. Without NATS nothing is checked."""
+    if settings.nats_url is None:
+        return
+    published = await whole_stream(settings.nats_address())
+    for domain in DOMAINS:
+        found = [event for event in published if event.domain == domain]
+        recorded = await _recorded_since(settings, domain, found[0].position if found else START)
+        look.published += len(found)
+        look.unpublished += [(f"{domain} {event_id}", detail) for event_id, detail in _compare(found, recorded)]
+
+
+def _compare(published: list[RecordedEvent], recorded: list[UUID]) -> Iterator[tuple[UUID, str]]:
+    times = Counter(event.id for event in published)
+    yield from ((event_id, f"published {number} times") for event_id, number in times.items() if number > 1)
+    yield from ((event_id, "not published") for event_id in recorded if event_id not in times)
+    known = set(recorded)
+    yield from ((event_id, "published, but not recorded") for event_id in times if event_id not in known)
+    for before, after in pairwise(published):
+        if after.position < before.position:
+            yield after.id, f"published behind {before.id}, which was recorded later"
+
+
+async def whole_stream(nats_url: str) -> list[RecordedEvent]:
+    """Every event that is in the stream now, in its order. Raises `Unavailable`."""
+    events: list[RecordedEvent] = []
+    async with connected(nats_url, "audit") as nats:
+        last = await last_sequence(nats.jetstream)
+        async with aclosing(follow(nats, 0)) as batches:
+            async for batch in batches:
+                events += batch
+                if not batch or (events[-1].sequence or 0) >= last:
+                    return [event for event in events if (event.sequence or 0) <= last]
+    return events
+
+
+async def _recorded_since(settings: Settings, domain: DomainName, position: LogPosition) -> list[UUID]:
+    async with _reading(settings, domain) as read:
+        since = f"({position.transaction_id}, {position.number})"
+        rows = await read(f"SELECT id FROM {domain}.events WHERE (transaction_id, position) >= {since}")
+        return [row.id for row in rows]
 
 
 async def _read_gaps(domain: DomainName, read: Any, look: _Look) -> None:

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from kernel.errors import MallError
-from mallbots.commands import catalog, keys
+from mallbots.commands import catalog, events, keys
 from mallbots.commands.audit import audit_command
 from mallbots.commands.replay import replay_command
 from mallbots.console import MallConsole, complain
@@ -174,6 +174,7 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 app.command("replay", rich_help_panel=RUN)(replay_command)
 app.command("audit", rich_help_panel=LOOK)(audit_command)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
+app.add_typer(events.app, name="events", rich_help_panel=LOOK)
 app.add_typer(keys.app, name="keys", rich_help_panel=LOOK)
 
 

@@ -34,6 +34,8 @@ ROLES: Final[Mapping[str, Role]] = {
 }
 """The consumers that the mall needs; Analytics, which it does not, is a process of its own."""
 
+ALL_ROLES: Final[Mapping[str, Role]] = {**ROLES}
+
 
 def run(settings: Settings, names: Sequence[str] = ()) -> None:
     """Run these consumers (all of `ROLES`, if none is named) until SIGTERM or Ctrl-C."""

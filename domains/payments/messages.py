@@ -47,6 +47,20 @@ class VoidPayment(Message):
     reason: str
 
 
+# Replies
+
+
+class PaymentView(Message):
+    """A payment as it is now: what is held or due, or why it was declined."""
+
+    status: PaymentStatus
+    method: PaymentMethod | None = None
+    amount_cents: TotalCents | None = None
+    currency: Currency | None = None
+    reference: str | None = None
+    refusal: Refusal | None = None
+
+
 # Events
 
 

@@ -7,6 +7,7 @@ from domains.payments.messages import (
     PaymentAuthorized,
     PaymentDeclined,
     PaymentStatus,
+    PaymentView,
     PaymentVoided,
 )
 from events.aggregate import Aggregate
@@ -61,6 +62,14 @@ class Payment(Aggregate):
         """Nothing is held any more; an authorization that comes later is refused."""
         if self.status != "voided":
             self.record(PaymentVoided(order_id=order_id, reason=reason))
+
+    @property
+    def view(self) -> PaymentView | None:
+        """The payment as it is now; None if nothing was asked of it yet."""
+        if self.status is None:
+            return None
+        held = self.authorized.model_dump(exclude={"order_id"}) if self.authorized else {}
+        return PaymentView(status=self.status, refusal=self.refusal, **held)
 
     def apply(self, event: Event) -> None:
         match event:

@@ -15,10 +15,11 @@ from domains.depot.messages import EVENTS, ShoppingListCancelled
 from events.recorded import RecordedEvent
 from events.relay import Relay
 from events.store import EventStore
-from events.stream import Limits, connected, event_stream, follow, last_sequence
+from events.stream import Limits, connected, event_stream
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.ids import new_id
+from mallbots.audit import whole_stream
 from tests.waiting import eventually
 
 STORE = EventStore("depot", EVENTS)
@@ -78,17 +79,10 @@ async def recorded(database: Database) -> list[tuple[UUID, str, int]]:
 
 async def published(nats_url: str) -> list[RecordedEvent]:
     """Everything that is in the stream now, in its order; empty while there is none."""
-    events: list[RecordedEvent] = []
     try:
-        async with connected(nats_url, "test") as nats:
-            end = await last_sequence(nats.jetstream)
-            async for batch in follow(nats, 0):
-                events += batch
-                if not batch or (events[-1].sequence or 0) >= end:
-                    return events
+        return await whole_stream(nats_url)
     except Unavailable:
-        return events
-    return events
+        return []
 
 
 async def all_published(database: Database, nats_url: str, timeout: float = 20) -> list[RecordedEvent]:
