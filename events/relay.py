@@ -45,7 +45,9 @@ _meter = metrics.get_meter("mallbots.relay")
 _published = _meter.create_counter("mallbots.relay.published", "{event}", "Events published to JetStream")
 _lag = _meter.create_gauge("mallbots.relay.lag", "s", "Age of the oldest event that is not published yet")
 _backlog = _meter.create_gauge("mallbots.relay.backlog", "{event}", "Events that are not published yet")
-_leading = _meter.create_gauge("mallbots.relay.leading", "1", "1 if this process publishes the domain's events")
+_leading = _meter.create_gauge(
+    "mallbots.relay.leading", "{relay}", "1 if this process publishes the domain's events"
+)
 
 
 @dataclass
@@ -96,14 +98,13 @@ class Relay:
                     _log.warning(
                         "relay of %s: %s; its events wait and are tried again", self.domain, error.message
                     )
-            finally:
-                _leading.set(0, {"domain": self.domain})
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _until_leading(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Wait until no other relay of the domain is active; the lock goes with the session that holds it."""
         told = False
+        _leading.set(0, {"domain": self.domain})
         while not await session.fetchval("SELECT pg_try_advisory_lock($1)", lock_key("relay", self.domain)):
             if not told:
                 _log.info("relay of %s: another one is active; this one stands by", self.domain)
