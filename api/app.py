@@ -14,6 +14,7 @@ from api.kiosk.schemas import Health, Readiness
 from api.problems import Problem, install_problems
 from api.services import Services
 from api.staff.routes import router as staff_router
+from api.tracing import TraceContext
 from mallbots.settings import Settings
 
 _DESCRIPTION = """Kiosks show the catalogue and order from it. An order is one durable saga: it is approved \
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.add_middleware(TraceContext)
     install_problems(app)
     app.include_router(kiosk_router)
     app.include_router(staff_router)

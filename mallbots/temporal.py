@@ -9,6 +9,7 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import ListWorkflowExecutionsRequest, RegisterNamespaceRequest
 from temporalio.client import Client
+from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
@@ -38,6 +39,8 @@ async def connect(settings: Settings, *, lazy: bool = False) -> Client:
             data_converter=pydantic_data_converter,
             # Payloads are small and the server is near: compressing them costs more than it saves.
             grpc_compression=GrpcCompression.NONE,
+            # Carries the caller's trace through workflow and activities into the events.
+            interceptors=[TracingInterceptor()],
             lazy=lazy,
         )
     except RuntimeError as error:

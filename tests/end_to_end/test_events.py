@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from events.consumer import DOMAINS
 from kernel.ids import new_id
 from mallbots.embedded import free_port
 from mallbots.settings import Settings
@@ -56,6 +57,19 @@ async def test_staff_read_who_did_what_to_an_order(staff: httpx.AsyncClient, ord
     assert (entries[0]["who"], entries[0]["what"]) == ("kiosk kiosk-1", "placed the order for ada: 2 items")
     assert ("the customer", "cancelled the order: changed my mind") in [(e["who"], e["what"]) for e in entries]
     assert {entry["domain"] for entry in entries} == {"orders", "stores", "payments", "depot"}
+
+
+async def test_every_event_of_an_order_carries_the_trace_that_its_request_came_with(
+    kiosk: httpx.AsyncClient, databases: Databases
+) -> None:
+    trace_id = new_id().hex
+    headers = {"Idempotency-Key": str(new_id()), "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    placed = await kiosk.post("/v1/orders", json=ORDER, headers=headers)
+    for domain in DOMAINS:
+        async with databases(domain).transaction() as connection:
+            contexts = f"SELECT trace_context->>'traceparent' FROM {domain}.events WHERE correlation_id = :id"
+            found = (await connection.execute(text(contexts), {"id": placed.json()["id"]})).scalars().all()
+        assert {context.split("-")[1] for context in found} == {trace_id}, domain
 
 
 async def test_the_trail_is_for_staff_only(
