@@ -2,17 +2,16 @@
 
 What is published already, the stream itself knows best: its last message of the domain says where to go on. So a
 relay that dies between the publishing and the noting of it repeats nothing, and one that comes back to a stream
-that has lost its newest messages publishes them again. Each batch is published under the condition that this last
-message is still the last one, so that a relay which lost its leadership without noticing can do no harm.
+that has lost its newest messages publishes them again. Each batch is published under the condition that nobody has
+published its first event meanwhile, so that a relay which lost its leadership without noticing can do no harm.
 """
 
 import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import uuid4
 
 import asyncpg
@@ -21,7 +20,7 @@ from nats.js.api import StreamConfig
 from opentelemetry import metrics
 from sqlalchemy import text
 
-from events.log import EventLog
+from events.log import EventLog, Page
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.store import channel
 from events.stream import STREAM, Connection, connected, ensure_stream, newest
@@ -40,6 +39,8 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _TELL_LAG: Final = 1.0
 
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _log = logging.getLogger(__name__)
 _meter = metrics.get_meter("mallbots.relay")
 _published = _meter.create_counter("mallbots.relay.published", "{event}", "Events published to JetStream")
@@ -48,14 +49,6 @@ _backlog = _meter.create_gauge("mallbots.relay.backlog", "{event}", "Events that
 _leading = _meter.create_gauge(
     "mallbots.relay.leading", "{relay}", "1 if this process publishes the domain's events"
 )
-
-
-@dataclass
-class _Cursor:
-    """What is published: up to which event, and the stream's number for it."""
-
-    position: LogPosition
-    sequence: int
 
 
 class Relay:
@@ -68,18 +61,14 @@ class Relay:
         self._stream = stream
         self._event_log = EventLog(domain)
         self._notified = asyncio.Event()
-        self._carefully = False
         self._trouble, self._pause = "", _FIRST_PAUSE
         self._lag_told_at = 0.0
-        self._read = text(
-            f"SELECT stream_created_at, transaction_id, position, sequence FROM {domain}.relay_position"
-        )
+        self._noted = text(f"SELECT stream_created_at, transaction_id, position FROM {domain}.relay_position")
         self._save = text(
-            f"INSERT INTO {domain}.relay_position (id, stream_created_at, transaction_id, position, sequence)"
-            " VALUES (1, :stream_created_at, :transaction_id, :number, :sequence)"
+            f"INSERT INTO {domain}.relay_position (id, stream_created_at, transaction_id, position)"
+            " VALUES (1, :stream_created_at, :transaction_id, :number)"
             " ON CONFLICT (id) DO UPDATE SET stream_created_at = excluded.stream_created_at,"
-            " transaction_id = excluded.transaction_id, position = excluded.position,"
-            " sequence = excluded.sequence, published_at = now()"
+            " transaction_id = excluded.transaction_id, position = excluded.position, published_at = now()"
         )
 
     async def run(self) -> None:
@@ -101,7 +90,7 @@ class Relay:
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
-    async def _until_leading(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _until_leading(self, session: Session) -> None:
         """Wait until no other relay of the domain is active; the lock goes with the session that holds it."""
         told = False
         _leading.set(0, {"domain": self.domain})
@@ -113,93 +102,65 @@ class Relay:
         _log.info("relay of %s: active", self.domain)
         _leading.set(1, {"domain": self.domain})
 
-    async def _lead(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _lead(self, session: Session) -> None:
         await session.add_listener(channel(self.domain), lambda *_: self._notified.set())
         session.add_termination_listener(lambda *_: self._notified.set())
         await self._tell_lag()
         async with connected(self._nats_url, f"relay-{self.domain}") as nats:
             created_at = await ensure_stream(nats.jetstream, self._stream)
-            cursor = await self._resume(nats.jetstream, created_at)
+            position = await self._resume(nats.jetstream, created_at)
             while True:
                 self._notified.clear()
-                held_back = await self._publish_what_waits(nats, session, cursor, created_at)
-                await self._wait(nats, _POLL_WHILE_HELD_BACK if held_back else _POLL)
+                page = await self._next(position)
+                if session.is_closed():
+                    raise Unavailable("the session that holds the relay's lock is gone")
+                if page.events:
+                    await self._publish(nats, page.events, position)
+                    position = page.events[-1].position
+                    await self._note(created_at, position)
+                else:
+                    await self._wait(nats, _POLL_WHILE_HELD_BACK if page.held_back else _POLL)
+                await self._tell_lag(position)
 
-    async def _publish_what_waits(
-        self,
-        nats: Connection,
-        session: "asyncpg.Connection[asyncpg.Record]",
-        cursor: _Cursor,
-        created_at: datetime,
-    ) -> bool:
-        """Publish until nothing is left; whether something is held back by an older transaction."""
-        while True:
-            async with self._database.transaction() as connection:
-                limit = 1 if self._carefully else MOST_IN_A_BATCH
-                page = await self._event_log.after(connection, cursor.position, limit)
-            if session.is_closed():
-                raise Unavailable("the session that holds the relay's lock is gone")
-            await self._tell_lag(cursor.position)
-            if not page.events:
-                return page.held_back
-            # Until it went through, the next attempt takes one event alone, whose refusal NATS explains.
-            self._carefully = True
-            cursor.sequence = await self._publish(nats, page.events, cursor)
-            cursor.position = page.events[-1].position
-            self._carefully = False
-            self._trouble, self._pause = "", _FIRST_PAUSE
-            _published.add(len(page.events), {"domain": self.domain})
-            async with self._database.transaction() as connection:
-                await connection.execute(
-                    self._save,
-                    {
-                        "stream_created_at": created_at,
-                        **cursor.position._asdict(),
-                        "sequence": cursor.sequence,
-                    },
-                )
+    async def _next(self, position: LogPosition) -> Page:
+        """What is to be published next. After a failure that is one event alone, whose refusal NATS explains."""
+        async with self._database.transaction() as connection:
+            return await self._event_log.after(connection, position, 1 if self._trouble else MOST_IN_A_BATCH)
 
-    async def _publish(self, nats: Connection, events: Sequence[RecordedEvent], cursor: _Cursor) -> int:
-        """Publish all of these or none, and return the sequence of the last.
+    async def _publish(self, nats: Connection, events: Sequence[RecordedEvent], previous: LogPosition) -> None:
+        """Publish all of these or none. Raises `Unavailable`.
 
         (A server whose disk fills may keep the first of them: where to go on is read from the stream then.)
-        Raises `Unavailable`.
         """
-        previous = cursor.position
-        batch = str(uuid4())
-        answer = None
+        batch = str(uuid4()) if len(events) > 1 else None
+        extra = {"Nats-Expected-Last-Subject-Sequence": str(await _last_before(nats.jetstream, events[0]))}
         for number, event in enumerate(events, 1):
-            headers = event.headers(previous)
-            previous = event.position
-            if number == 1:
-                headers["Nats-Expected-Last-Subject-Sequence"] = str(cursor.sequence)
-                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = f"{ROOT}.{self.domain}.>"
-            if len(events) > 1:
+            headers = event.headers(previous) | extra
+            if batch:
                 headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-            if number < len(events):
+            if number == len(events):
+                await _commit(nats, event, headers | ({"Nats-Batch-Commit": "1"} if batch else {}))
+            else:
                 await nats.client.publish(event.subject, event.data, headers=headers)
-                continue
-            if len(events) > 1:
-                headers["Nats-Batch-Commit"] = "1"
-            answer = await nats.request(event.subject, event.data, headers)
-        assert answer is not None
-        told = json.loads(answer.data)
-        if "error" in told:
-            raise Unavailable(f"NATS does not take events into {STREAM}: {told['error']['description']}")
-        return int(told["seq"])
+            previous, extra = event.position, {}
+        _published.add(len(events), {"domain": self.domain})
+        self._trouble, self._pause = "", _FIRST_PAUSE
 
-    async def _resume(self, jetstream: JetStreamContext, created_at: datetime) -> _Cursor:
+    async def _resume(self, jetstream: JetStreamContext, created_at: datetime) -> LogPosition:
         """Where to go on: behind the domain's last event in the stream. If the stream has none, then either it is
         new, and all events are published, or they got too old for it, and what we noted holds."""
-        last = await newest(jetstream, self.domain)
+        last = await newest(jetstream, f"{ROOT}.{self.domain}.>")
         if last is not None:
-            assert last.sequence is not None
-            return _Cursor(last.position, last.sequence)
+            return last.position
         async with self._database.transaction() as connection:
-            noted = (await connection.execute(self._read)).first()
+            noted = (await connection.execute(self._noted)).first()
         if noted is None or noted.stream_created_at != created_at:
-            return _Cursor(START, 0)
-        return _Cursor(LogPosition(noted.transaction_id, noted.position), 0)
+            return START
+        return LogPosition(noted.transaction_id, noted.position)
+
+    async def _note(self, created_at: datetime, position: LogPosition) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(self._save, {"stream_created_at": created_at, **position._asdict()})
 
     async def _wait(self, nats: Connection, at_most: float) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (self._notified, nats.closed)]
@@ -218,8 +179,27 @@ class Relay:
         self._lag_told_at = time
         async with self._database.transaction() as connection:
             if position is None:
-                noted = (await connection.execute(self._read)).first()
+                noted = (await connection.execute(self._noted)).first()
                 position = LogPosition(noted.transaction_id, noted.position) if noted else START
             waiting = await self._event_log.waiting(connection, position)
         _backlog.set(waiting.events, {"domain": self.domain})
         _lag.set((now() - waiting.since).total_seconds() if waiting.since else 0.0, {"domain": self.domain})
+
+
+async def _last_before(jetstream: JetStreamContext, event: RecordedEvent) -> int:
+    """The sequence of the last message under an event's own subject, 0 if there is none. Raises `Unavailable` if
+    that is the event already, or a later one."""
+    last = None if event.version == 1 else await newest(jetstream, event.subject)
+    if last is None:
+        return 0
+    if last.version >= event.version:
+        raise Unavailable("another relay has published meanwhile")
+    assert last.sequence is not None
+    return last.sequence
+
+
+async def _commit(nats: Connection, event: RecordedEvent, headers: dict[str, str]) -> None:
+    """Publish the last event of a batch, and hear what became of all."""
+    answer = json.loads((await nats.request(event.subject, event.data, headers)).data)
+    if "error" in answer:
+        raise Unavailable(f"NATS does not take events into {STREAM}: {answer['error']['description']}")

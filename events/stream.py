@@ -177,11 +177,11 @@ async def oldest(jetstream: JetStreamContext, domain: DomainName) -> RecordedEve
     return _event(message)
 
 
-async def newest(jetstream: JetStreamContext, domain: DomainName) -> RecordedEvent | None:
-    """The last event of a domain that the stream has; None if it has none (any more)."""
+async def newest(jetstream: JetStreamContext, pattern: str) -> RecordedEvent | None:
+    """The last event that the stream has under a subject or pattern; None if it has none (any more)."""
     try:
         # Not a direct get, which may be answered by a replica that is behind.
-        message = await jetstream.get_msg(STREAM, subject=f"{ROOT}.{domain}.>")
+        message = await jetstream.get_msg(STREAM, subject=pattern)
     except NotFoundError:
         return None
     return _event(message)

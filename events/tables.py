@@ -27,7 +27,6 @@ class RelayPositionRow(SQLModel):
     stream_created_at: datetime = Field(sa_type=DateTime(timezone=True))
     transaction_id: int = Field(sa_type=BigInteger)
     position: int = Field(sa_type=BigInteger)
-    sequence: int = Field(sa_type=BigInteger)
     published_at: datetime | None = _now_by_default()
 
 

@@ -22,7 +22,6 @@ def make_outbox(schema: str) -> Iterator[str]:
         stream_created_at  timestamptz NOT NULL,
         transaction_id     bigint NOT NULL,
         position           bigint NOT NULL,
-        sequence           bigint NOT NULL,
         published_at       timestamptz NOT NULL DEFAULT now()
     )
     """
