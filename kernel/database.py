@@ -95,7 +95,8 @@ class Database:
                 yield connection
             finally:
                 connection.terminate()
-        except _AWAY as error:
+        # The last is what asyncpg makes of a server that ends the session while it is being used.
+        except (*_AWAY, asyncpg.InternalClientError) as error:
             raise Unavailable(f"the {self.name} database does not answer") from error
 
     async def ping(self) -> None:
