@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types architecture requirements histories clean
+.PHONY: help up test check lint format types architecture docs requirements histories clean
 
 help:            ## what each target does
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ types: $(VENV)/dev  ## mypy, strict
 
 architecture: $(VENV)/dev  ## import-linter: imports point one way
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/dev  ## write docs/events.md and docs/asyncapi.yaml from the code
+	@$(BIN)/python -m mallbots.event_docs docs
 
 requirements:    ## compile the pinned requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -2,7 +2,7 @@
 
 import builtins
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self, TypeVar
 from uuid import UUID
@@ -77,6 +77,13 @@ class RecordedEvent:
     def read_one_of(self, kinds: Iterable[builtins.type[Known]]) -> Known | None:
         """The event itself if it is one of these; None if not."""
         return next((self.read(kind) for kind in kinds if kind.__name__ == self.type), None)
+
+    def upcast(self, kinds: Iterable[builtins.type[Event]]) -> Self:
+        """The same as it would be written today, if it is one of these and was written as an older version."""
+        event = self.read_one_of(kinds)
+        if event is None or event.schema_version == self.schema_version:
+            return self
+        return replace(self, schema_version=event.schema_version, data=event.model_dump_json().encode())
 
     def headers(self, previous: LogPosition) -> dict[str, str]:
         """What travels beside the data."""

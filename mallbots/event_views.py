@@ -12,15 +12,11 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from domains.depot import messages as depot
-from domains.orders import messages as orders
 from domains.orders.model import Order
-from domains.payments import messages as payments
 from domains.payments.model import Payment
-from domains.stores import messages as stores
+from domains.published import PUBLISHED
 from events.consumer import DOMAINS
 from events.dead_letters import DeadLetter, ask_for_retry, dead_letters
-from events.event import Event
 from events.log import EventLog
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.stream import connected, first_sequence, follow, last_sequence
@@ -31,18 +27,15 @@ from kernel.messages import DomainName
 from mallbots.consuming import ALL_ROLES, Role
 from mallbots.settings import DatabaseName, Settings
 
-_LANGUAGE: Final[Mapping[DomainName, Mapping[str, tuple[type[Event], ...]]]] = {
-    "orders": orders.STREAMS,
-    "stores": stores.STREAMS,
-    "payments": payments.STREAMS,
-    "depot": depot.STREAMS,
+STREAMS: Final = {
+    pattern.partition("-")[0]: domain for domain, published in PUBLISHED.items() for pattern in published.streams
 }
-STREAMS: Final = {name.partition("-")[0]: domain for domain, streams in _LANGUAGE.items() for name in streams}
 """The domain of a stream, by the first word of its name."""
 TYPES: Final = {
-    event.__name__ for streams in _LANGUAGE.values() for events in streams.values() for event in events
+    event.__name__ for published in PUBLISHED.values() for event in (*published.events, *published.announced)
 }
-_KNOWN: Final[Mapping[str, tuple[type[Event], ...]]] = {"order": orders.EVENTS, "payment": payments.EVENTS}
+
+_SOURCED: Final[Mapping[str, type[Order] | type[Payment]]] = {"order": Order, "payment": Payment}
 _PAUSE: Final = 1.0
 
 
@@ -70,10 +63,11 @@ async def show_stream(settings: Settings, stream: str, until_version: int | None
 
 
 def _fold(kind: str, events: list[RecordedEvent]) -> BaseModel | None:
-    if kind not in _KNOWN:
+    aggregate = _SOURCED.get(kind)
+    if aggregate is None:
         return None
-    history = [known for event in events if (known := event.read_one_of(_KNOWN[kind]))]
-    return Order.fold(history).view if kind == "order" else Payment.fold(history).view
+    known = PUBLISHED[STREAMS[kind]].events
+    return aggregate.fold(read for event in events if (read := event.read_one_of(known))).view
 
 
 async def tail(

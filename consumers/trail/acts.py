@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from domains.depot import messages as depot
 from domains.orders import messages as orders
 from domains.payments import messages as payments
+from domains.published import PUBLISHED
 from domains.stores import messages as stores
 from events.event import Event
 from events.recorded import RecordedEvent
@@ -14,15 +15,6 @@ from kernel.wording import count, format_money
 
 SAGA: Final = "the saga"
 """Who acts where no person, kiosk or robot does: the order's workflow."""
-
-_KNOWN: Final[tuple[type[Event], ...]] = (
-    *orders.EVENTS,
-    *orders.ANNOUNCED,
-    *stores.EVENTS,
-    *payments.EVENTS,
-    *depot.EVENTS,
-    *depot.ANNOUNCED,
-)
 
 
 class Act(NamedTuple):
@@ -34,7 +26,8 @@ class Act(NamedTuple):
 
 def act_of(event: RecordedEvent) -> Act:
     """The act that an event tells of. One of a type that is not known yet is told by the name of its type."""
-    told = event.read_one_of(_KNOWN)
+    published = PUBLISHED[event.domain]
+    told = event.read_one_of((*published.events, *published.announced))
     act = _TELL[event.domain](told) if told else None
     return act or Act(SAGA, _words(event.type))
 

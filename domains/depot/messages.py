@@ -49,7 +49,7 @@ class ShoppingListScheduled(Event):
 
 
 class ShoppingListCancelled(Event):
-    """The list is void."""
+    """The list is void. `reason` is the code of what ended the order."""
 
     order_id: UUID
     reason: str

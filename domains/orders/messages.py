@@ -162,5 +162,8 @@ EVENTS = (OrderPlaced, OrderApproved, OrderRejected, OrderCancelled)
 ANNOUNCED = (OrderReadied, PickupReminded, OrderCompleted)
 """Events that the rest of the story will write; consumers may count on them already."""
 
+LAST = (OrderRejected, OrderCancelled, OrderCompleted)
+"""Events that end an order: nothing follows them in its stream."""
+
 STREAMS = {"order-{order_id}": (*EVENTS, *ANNOUNCED)}
 """The streams of Orders, each named by a field of the events on it."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from domains.orders.copies import ProductNames
 from domains.orders.messages import (
+    ANNOUNCED,
     EVENTS,
     ApproveOrder,
     CancelOrder,
@@ -20,6 +21,8 @@ from domains.orders.messages import (
     RejectOrder,
 )
 from domains.orders.model import Order
+from events.log import EventLog
+from events.recorded import RecordedEvent
 from events.store import EventStore
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict
@@ -44,6 +47,7 @@ class Orders:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._store = EventStore("orders", EVENTS)
+        self._log = EventLog("orders")
 
     async def place(self, command: PlaceOrder) -> None:
         """Record the order as pending. Raises `IdempotencyKeyReused`, `OrderClosed`."""
@@ -81,7 +85,7 @@ class Orders:
     async def view(self, order_id: UUID) -> OrderView | None:
         """The order as it is now, or None."""
         async with self._database.transaction() as connection:
-            view = Order.fold(await self._store.load(connection, _stream(order_id))).view
+            view = Order.fold(await self._store.load(connection, stream_of(order_id))).view
             if view is None:
                 return None
             names = await ProductNames(connection).of(line.sku for line in view.lines)
@@ -92,26 +96,33 @@ class Orders:
         """What the kiosk was told, or None while the order is unknown or pending."""
         return (await self._load(order_id)).answer
 
+    async def events_after(self, order_id: UUID, version: int) -> list[RecordedEvent]:
+        """What happened to the order behind a version of its stream, oldest first, in today's schema versions."""
+        async with self._database.transaction() as connection:
+            events = await self._log.of_stream(connection, stream_of(order_id), version)
+        return [event.upcast((*EVENTS, *ANNOUNCED)) for event in events]
+
     async def _load(self, order_id: UUID) -> Order:
         async with self._database.transaction() as connection:
-            return Order.fold(await self._store.load(connection, _stream(order_id)))
+            return Order.fold(await self._store.load(connection, stream_of(order_id)))
 
     @asynccontextmanager
     async def _order(self, order_id: UUID) -> AsyncIterator[Order]:
         """The order to decide on; what it records is saved at the end, with its row."""
         try:
             async with self._database.transaction() as connection:
-                order = Order.fold(await self._store.load(connection, _stream(order_id)))
+                order = Order.fold(await self._store.load(connection, stream_of(order_id)))
                 yield order
                 if order.changes:
-                    await self._store.append(connection, _stream(order_id), order.version, order.changes)
+                    await self._store.append(connection, stream_of(order_id), order.version, order.changes)
                     await connection.execute(_PUT, _row(order))
         except IntegrityError as error:
             # The one constraint left: an open order has drawn the same pickup code. Draw again.
             raise ConcurrencyConflict(f"order {order_id} could not be saved: {error.orig}") from error
 
 
-def _stream(order_id: UUID) -> str:
+def stream_of(order_id: UUID) -> str:
+    """The stream that an order's events are on."""
     return f"order-{order_id}"
 
 

@@ -82,7 +82,7 @@ class PaymentDeclined(Event):
 
 
 class PaymentVoided(Event):
-    """Nothing is held any more, and nothing will be."""
+    """Nothing is held any more, and nothing will be. `reason` is the code of what ended the order."""
 
     order_id: UUID
     reason: str

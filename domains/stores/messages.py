@@ -156,7 +156,8 @@ class StockReserved(Event):
 
 
 class StockReleased(Event):
-    """What was held for an order is free again; `lines` is empty if nothing was held yet."""
+    """What was held for an order is free again; `lines` is empty if nothing was held yet. `reason` is the code of
+    what ended the order."""
 
     order_id: UUID
     reason: str
