@@ -26,6 +26,9 @@ from mallbots.settings import DATABASES
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-histories", metavar="DIR", help="write the histories of recorded stories there")
+    parser.addoption("--baskets", metavar="FILE", help="the baskets of the run under fire, instead of a few")
+    parser.addoption("--catalog", metavar="FILE", help="the products of those baskets")
+    parser.addoption("--kills", type=int, default=1, help="how often NATS and the relay are killed in that run")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ import psutil
 from mallbots.settings import Settings
 from tests.waiting import wait_until
 
-PARTS = ("nats", "temporal", "postgres", "worker", "api")
+PARTS = ("nats", "temporal", "postgres", "worker", "api", "relay", "consumers", "analytics")
 PORT_SETTINGS = (
     "MALLBOTS_POSTGRES_PORT",
     "MALLBOTS_NATS_PORT",

@@ -70,7 +70,13 @@ def test_sigterm_stops_all_within_ten_seconds_and_leaves_no_orphan(mall: Mall) -
     assert time.monotonic() - before < 10
     assert alive(processes) == []
     stops = [line for line in mall.output.read_text().splitlines() if line.endswith(": stopped")]
-    assert stops[:2] == ["api: stopped", "worker: stopped"]
+    assert [stop.removesuffix(": stopped") for stop in stops[:5]] == [
+        "analytics",
+        "consumers",
+        "api",
+        "relay",
+        "worker",
+    ]
     assert not (mall.data_dir / "mall.env").exists()
 
 
