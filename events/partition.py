@@ -14,7 +14,7 @@ from events.consumer import Consumer
 from events.dead_letters import DeadLetters
 from events.log import EventLog
 from events.recorded import ROOT, LogPosition, RecordedEvent
-from events.stream import Connection, connected, follow, last_sequence, oldest
+from events.stream import Connection, connected, follow, last_sequence, oldest, stop_if_cancelled
 from kernel.database import Database
 from kernel.errors import Misconfigured, Unavailable
 from kernel.ids import now
@@ -93,6 +93,7 @@ class Partition:
         another number of partitions."""
         trouble, pause = "", _FIRST_PAUSE
         while True:
+            stop_if_cancelled()
             try:
                 await self._open_places()
                 async with connected(self._feed.nats_url, f"consumer-{self._name}") as nats:

@@ -23,7 +23,7 @@ from sqlalchemy import text
 from events.log import EventLog, Page
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.store import channel
-from events.stream import STREAM, Connection, connected, ensure_stream, newest
+from events.stream import STREAM, Connection, connected, ensure_stream, newest, stop_if_cancelled
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.ids import now
@@ -110,6 +110,7 @@ class Relay:
             created_at = await ensure_stream(nats.jetstream, self._stream)
             position = await self._resume(nats.jetstream, created_at)
             while True:
+                stop_if_cancelled()
                 self._notified.clear()
                 page = await self._next(position)
                 if session.is_closed():

@@ -141,6 +141,14 @@ async def connected(url: str, name: str) -> AsyncIterator[Connection]:
         raise Unavailable(f"NATS does not answer ({type(error).__name__})") from error
 
 
+def stop_if_cancelled() -> None:
+    """Be cancelled, if the cancellation got lost: it does in `asyncio.wait_for` of Python 3.11, by which nats-py
+    waits, when it comes together with what was waited for. Loops that use NATS ask at each turn."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def ensure_stream(jetstream: JetStreamContext, ours: StreamConfig) -> datetime:
     """Make a stream if it is missing, and bring its limits up to date; returns when it was created.
 
@@ -220,6 +228,7 @@ async def follow(
     expected, on_their_way = 1, 0
     try:
         while True:
+            stop_if_cancelled()
             if on_their_way == 0:
                 await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}", request, reply=inbox)
                 on_their_way = _PULL

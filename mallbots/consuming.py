@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from consumers import copies
+from consumers.analytics.consumer import CONSUMER as ANALYTICS
+from consumers.notifications.consumer import CONSUMER as NOTIFICATIONS
 from consumers.trail.consumer import CONSUMER as TRAIL
 from events.consumer import DOMAINS, Consumer
 from events.group import GroupMember
 from events.partition import Feed
 from kernel.database import Database
+from mallbots.notifying import send_notifications
 from mallbots.processes import run_process
 from mallbots.settings import DatabaseName, Settings
 
@@ -31,10 +34,11 @@ ROLES: Final[Mapping[str, Role]] = {
     "depot-copies": Role("depot", lambda settings: copies.DEPOT),
     "orders-copies": Role("orders", lambda settings: copies.ORDERS),
     "trail": Role("trail", lambda settings: TRAIL),
+    "notifications": Role("notifications", lambda settings: NOTIFICATIONS, beside=send_notifications),
 }
 """The consumers that the mall needs; Analytics, which it does not, is a process of its own."""
 
-ALL_ROLES: Final[Mapping[str, Role]] = {**ROLES}
+ALL_ROLES: Final[Mapping[str, Role]] = {**ROLES, "analytics": Role("analytics", lambda settings: ANALYTICS)}
 
 
 def run(settings: Settings, names: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kernel.errors import Misconfigured
@@ -77,6 +77,16 @@ class Settings(BaseSettings):
         description="Port that a process serves its metrics on, for Prometheus",
     )
     ready_file: Path | None = Field(None, description="A file that a process makes once it works")
+
+    notification_webhook_url: HttpUrl | None = Field(
+        None, description="Where notifications to customers are posted; without it they are written to the log"
+    )
+    notification_webhook_secret: SecretStr | None = Field(
+        None, description="What the posts are signed with (Standard Webhooks), whsec_ and 24 to 64 bytes in Base64"
+    )
+    notification_timeout: float = Field(
+        15.0, gt=0, le=30, description="How long a post of a notification may take until it is given up"
+    )
 
     postgres_port: int = Field(
         15432, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import SecretStr
+from pydantic import HttpUrl, SecretStr
 from rich.markup import escape
 from rich.table import Table
 
@@ -38,6 +38,8 @@ def _source(variable: str, written: dict[str, str | None]) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return masked(value.get_secret_value())
+    if isinstance(value, HttpUrl):
+        return masked(str(value))  # which may hold a token, too
     return "" if value is None else str(value)
 
 

@@ -10,7 +10,8 @@ from sqlmodel import SQLModel
 
 import api.kiosk.tables
 import api.staff.tables
-import consumers.tables
+import consumers.analytics.tables
+import consumers.notifications.tables
 import consumers.trail.tables
 import domains.depot.tables
 import domains.orders.tables
@@ -25,7 +26,8 @@ from mallbots.settings import DATABASES, DatabaseName
 TABLES = (
     api.kiosk.tables,
     api.staff.tables,
-    consumers.tables,
+    consumers.notifications.tables,
+    consumers.analytics.tables,
     consumers.trail.tables,
     domains.depot.tables,
     domains.orders.tables,

@@ -127,7 +127,8 @@ async def numbers_agree(databases: Databases) -> bool:
     """Whether Analytics has what a count over the domains has."""
     counted = (
         "SELECT count(*), count(*) FILTER (WHERE status = 'rejected'),"
-        " count(*) FILTER (WHERE status = 'cancelled'), coalesce(sum(total_cents) FILTER (WHERE status = 'approved'), 0)::bigint FROM orders.orders"
+        " count(*) FILTER (WHERE status = 'cancelled'),"
+        " coalesce(sum(total_cents) FILTER (WHERE status = 'approved'), 0)::bigint FROM orders.orders"
     )
     noted = (
         "SELECT count(*), count(rejected_at), count(cancelled_at),"

@@ -100,6 +100,7 @@ async def test_an_order_is_answered_with_its_pickup_code_prices_and_links(
         ],
         "links": {
             "self": f"/v1/orders/{order_id}",
+            "events": f"/v1/orders/{order_id}/events",
             "saga": f"/v1/orders/{order_id}/saga",
             "cancel": f"/v1/orders/{order_id}/cancel",
         },

@@ -1,0 +1,69 @@
+"""The tables of the notifications."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Index, SmallInteger, func, text
+from sqlmodel import Field, SQLModel
+
+from events.tables import consumer_tables
+
+SCHEMA: Final = "notifications"
+
+
+def _now_by_default() -> Any:
+    return Field(
+        default=None,
+        sa_type=DateTime(timezone=True),
+        nullable=False,
+        sa_column_kwargs={"server_default": func.now()},
+    )
+
+
+class OrderCopyRow(SQLModel, table=True):
+    """What a notification tells of an order: a copy, fed by the events of Orders."""
+
+    __tablename__ = "orders"
+    __table_args__ = {"schema": SCHEMA}
+
+    order_id: UUID = Field(primary_key=True)
+    customer: str | None
+    kiosk: str
+    pickup_code: str | None = None
+
+
+class NotificationRow(SQLModel, table=True):
+    """A notification, which is also the outbox of its job.
+
+    It is tried when it is pending and due; whoever tries it first moves `due_at` to when it may be tried by
+    another, so that no two try it at once. `handed_out_at` is when its job was last known to be on the work queue,
+    `resends` how often somebody sent it again.
+    """
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        CheckConstraint("kind IN ('received', 'ready', 'reminder', 'cancelled')", name="known_kind"),
+        CheckConstraint("status IN ('pending', 'sent', 'failed')", name="known_status"),
+        Index("ix_notifications_pending", "handed_out_at", postgresql_where=text("status = 'pending'")),
+        {"schema": SCHEMA},
+    )
+
+    id: UUID = Field(primary_key=True)
+    kind: str
+    order_id: UUID = Field(foreign_key="notifications.orders.order_id")
+    customer: str
+    kiosk: str
+    pickup_code: str | None = None
+    text: str
+    created_at: datetime = Field(sa_type=DateTime(timezone=True))
+    status: str = Field(default="pending", sa_column_kwargs={"server_default": "pending"})
+    attempts: int = Field(default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
+    resends: int = Field(default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
+    due_at: datetime | None = _now_by_default()
+    handed_out_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    sent_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    error: str | None = None
+
+
+CONSUMERS: Final = consumer_tables(SCHEMA)
