@@ -18,7 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from kernel.errors import MallError
+from kernel.wording import count
 from mallbots import embedded
+from mallbots.event_views import all_dead_letters, relay_progress
 from mallbots.settings import DATABASES, DatabaseName, Settings
 from mallbots.supervisor import is_owned, running_parts
 from mallbots.temporal import connect
@@ -26,6 +28,8 @@ from mallbots.up import Port, ports
 
 NEEDED_PYTHON: Final = (3, 11)
 NEEDED_DISK: Final = 1 << 30
+LATE_AFTER: Final = 10.0
+"""Seconds that an event may wait for its relay before that is a problem."""
 
 _ANSWER_WITHIN = 5.0
 _START_IT = "start the mall with `mallbots up`, or look into its logs"
@@ -68,6 +72,7 @@ async def examine(data_dir: Path) -> list[Check]:
         _answer("NATS", "nats_url", settings, _nats),
         _answer("Temporal", "temporal_address", settings, _temporal),
         _answer("API", "api_url", settings, _api),
+        _answer("events", "nats_url", settings, _events),
     )
     # The interpreter may abort if it exits while Temporal's client still calls back.
     await asyncio.sleep(0.05)
@@ -194,6 +199,22 @@ async def _api(settings: Settings) -> Check:
     if answer.status_code == httpx.codes.OK:
         return Check("API", Outcome.OK, "ready")
     return Check("API", Outcome.PROBLEM, f"not ready: {answer.text}", "mend what it names")
+
+
+async def _events(settings: Settings) -> Check:
+    late = [one for one in await relay_progress(settings) if one.seconds > LATE_AFTER]
+    if late:
+        worst = max(late, key=lambda one: one.seconds)
+        finding = f"{worst.waiting} events of {worst.domain} wait, the oldest for {worst.seconds:.0f} s"
+        return Check("events", Outcome.PROBLEM, finding, "look into the relay's log; `mallbots events status`")
+    letters = await all_dead_letters(settings)
+    if letters:
+        finding = (
+            f"{count(len(letters), 'dead letter')}: {letters[0].consumer} could not handle {letters[0].subject}"
+        )
+        mend = "`mallbots events dead-letters` says why; `mallbots events retry` sends them again"
+        return Check("events", Outcome.PROBLEM, finding, mend)
+    return Check("events", Outcome.OK, "published, and no dead letters")
 
 
 def _brief(error: Exception) -> str:

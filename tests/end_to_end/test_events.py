@@ -146,6 +146,10 @@ async def test_a_poison_event_is_listed_and_can_be_sent_again(mall: Mall, databa
     assert "ValidationError" in listed
     assert "depot-copies" in mall.run("events", "status").stdout
 
+    doctor = mall.run("doctor")
+    assert doctor.returncode == 1
+    assert "1 dead letter: depot-copies could not handle" in doctor.stdout
+
     again = mall.run("events", "retry", "--event", str(event_id))
     assert again.returncode == 1
     assert "0 handled, 1 failed again, 0 not taken up" in again.stdout
