@@ -1,5 +1,6 @@
 """The API: every gateway in one application. `uvicorn --factory api.app:create_app`, or `mallbots api`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from api.kiosk.routes import router as kiosk_router
 from api.kiosk.schemas import Health, Readiness
 from api.problems import Problem, install_problems
 from api.services import Services
+from api.staff.analytics import router as staff_analytics_router
+from api.staff.events import router as staff_events_router
 from api.staff.routes import router as staff_router
 from api.tracing import TraceContext
 from mallbots.settings import Settings
@@ -26,20 +29,27 @@ _TAGS = [
     {"name": "Catalogue", "description": "What the mall sells, at which price."},
     {"name": "Orders", "description": "Order, see how the order is, cancel it."},
     {"name": "Staff", "description": "What staff may see of orders, by a key of staff."},
+    {"name": "Analytics", "description": "Numbers about the mall, made of its events, by a key of staff."},
     {"name": "Health", "description": "For whoever runs the mall; no key is needed."},
 ]
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. It starts also while PostgreSQL or Temporal is away, and answers 503 until then.
+_HUB_ENDS_WITHIN = 1.0
 
-    Settings are loaded from the environment if not given. Raises `Misconfigured` if a database has no URL.
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. It starts also while PostgreSQL, NATS or Temporal is away, and answers 503 until then.
+
+    Settings are loaded from the environment if not given. Raises `Misconfigured` if a database or NATS has no URL.
     """
     services = Services(settings or Settings.load())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(services.hub.run())
         yield
+        following.cancel()
+        await asyncio.wait({following}, timeout=_HUB_ENDS_WITHIN)
         await services.close()
 
     app = FastAPI(
@@ -58,6 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_problems(app)
     app.include_router(kiosk_router)
     app.include_router(staff_router)
+    app.include_router(staff_analytics_router)
+    app.include_router(staff_events_router)
     _add_health(app)
     _describe(app)
     return app

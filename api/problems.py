@@ -153,6 +153,13 @@ class _Guard:
             await _incident(error, f"{scope['method']} {scope['path']!r}")(scope, receive, send)
 
 
+def note_incident(error: Exception, where: str) -> UUID:
+    """Log what nobody foresaw; the id by which operators find its traceback."""
+    incident = new_id()
+    _log.error("incident %s: %s", incident, where, exc_info=error)
+    return incident
+
+
 async def _on_mall_error(request: Request, error: MallError) -> Response:
     return problem_response(error)
 
@@ -184,9 +191,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 
 
 def _incident(error: Exception, where: str) -> Response:
-    """What nobody foresaw: told with an id by which operators find the traceback in the log."""
-    incident = new_id()
-    _log.error("incident %s: %s", incident, where, exc_info=error)
+    incident = note_incident(error, where)
     return _response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal",

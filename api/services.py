@@ -11,6 +11,8 @@ from temporalio.client import Client
 
 from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
+from api.live.hub import Hub
+from consumers.analytics.queries import Analytics
 from consumers.trail.consumer import Trail
 from domains.orders.service import Orders
 from domains.stores.service import Stores
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Services:
-    """The services of one API process. Raises `Misconfigured` if a database has no URL."""
+    """The services of one API process. Raises `Misconfigured` if a database or NATS has no URL."""
 
     def __init__(self, settings: Settings) -> None:
         self._databases: dict[DatabaseName, Database] = {
@@ -42,8 +44,10 @@ class Services:
         self.stores = Stores(self._databases["stores"])
         self.kiosk_keys = ApiKeys(self._databases["kiosks"], "kiosks")
         self.staff_keys = ApiKeys(self._databases["staff"], "staff")
+        self.analytics = Analytics(self._databases["analytics"])
         self.trail = Trail(self._databases["trail"])
         self.idempotency_keys = IdempotencyKeys(self._databases["kiosks"])
+        self.hub = Hub(settings.nats_address())
         self._settings = settings
         self._connecting: asyncio.Task[Client] | None = None
 

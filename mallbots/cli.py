@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from kernel.errors import MallError
-from mallbots.commands import catalog, events, keys
+from mallbots.commands import catalog, events, keys, notifications
 from mallbots.commands.audit import audit_command
 from mallbots.commands.replay import replay_command
 from mallbots.console import MallConsole, complain
@@ -142,25 +142,28 @@ def consumers(
 
 
 @app.command(rich_help_panel=PROCESSES)
+def analytics(
+    *,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Forget all numbers, and make them anew from the first event on.")
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Run Analytics: a consumer that nobody else knows of.
+
+    It makes its tables, also when somebody dropped them, and then reads every event from the first.
+    """
+    from mallbots.analysing import run
+
+    run(Settings.load(data_dir), rebuild=rebuild)
+
+
+@app.command(rich_help_panel=PROCESSES)
 def api(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Serve the API on `MALLBOTS_API_HOST` and `MALLBOTS_API_PORT`."""
-    import uvicorn
+    from mallbots.serving import serve
 
-    from mallbots.logs import configure_logging
-
-    chosen = Settings.load(data_dir)
-    configure_logging(chosen)
-    uvicorn.run(
-        "api.app:create_app",
-        factory=True,
-        host=chosen.api_host,
-        port=chosen.api_port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level=chosen.log_level,
-        timeout_graceful_shutdown=3,
-    )
+    serve(Settings.load(data_dir))
 
 
 @app.command(rich_help_panel=PROCESSES)
@@ -176,6 +179,7 @@ app.command("audit", rich_help_panel=LOOK)(audit_command)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(events.app, name="events", rich_help_panel=LOOK)
 app.add_typer(keys.app, name="keys", rich_help_panel=LOOK)
+app.add_typer(notifications.app, name="notifications", rich_help_panel=LOOK)
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ class _Mall:
         write_private(self._addresses_file, as_dotenv(self._addresses))
         # The relay makes the stream that the others follow.
         await self._supervisor.start(self._process("worker"), self._process("relay"), self._api())
-        await self._supervisor.start(self._process("consumers"))
+        await self._supervisor.start(self._process("consumers"), self._process("analytics"))
 
     async def _open_databases(self) -> None:
         from mallbots.migrations import migrate

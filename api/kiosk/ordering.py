@@ -1,11 +1,13 @@
 """What a kiosk can do about orders: place one, look at its own, cancel one."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from api.kiosk.events import OrderEvents
 from api.kiosk.schemas import Links, Order, OrderToPlace
 from api.services import Services
 from domains.orders.messages import OrderAnswer, OrderView
@@ -55,6 +57,14 @@ class Ordering:
             # Its saga waits for Orders to record it, or for the kiosk to send it again.
             return Order(id=order_id, status="pending", ordered_at=ordered_at, links=Links.of(order_id))
         return Order.of(view, ordered_at)
+
+    async def follow(
+        self, kiosk: str, order_id: UUID, last_event_id: str | None = None
+    ) -> AsyncIterator[bytes] | None:
+        """What happens to the order, from its first event on or behind one, as Server-Sent Events; None if nothing
+        will any more. Raises `InvalidInput` if this is no id of an event of the order."""
+        await self._ordered_at(kiosk, order_id)
+        return await OrderEvents(self._services).follow(order_id, last_event_id)
 
     async def saga(self, kiosk: str, order_id: UUID) -> SagaAccount:
         """The saga's own account. Raises `NotFound` if it is gone, `Unavailable` if nobody can tell it."""

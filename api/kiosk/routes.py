@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -63,6 +64,11 @@ _REPLAYED = {
         "schema": {"type": "string"},
     }
 }
+_EVENTS_EXAMPLE = (
+    "event: OrderApproved\n"
+    'data: {"version":2,"type":"OrderApproved","recorded_at":"2026-01-02T09:30:00Z","data":{…}}\n'
+    "id: 2\n\n"
+)
 
 router = APIRouter(prefix="/v1", redirect_slashes=False)
 
@@ -187,6 +193,51 @@ async def place_order(
 async def get_order(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> Order:
     """The order as it is now."""
     return await desk.order(kiosk, order_id)
+
+
+@router.get(
+    "/orders/{order_id}/events",
+    operation_id="followOrder",
+    summary="What happens to an order, as it happens",
+    tags=["Orders"],
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-Sent Events, from the order's first on or behind `Last-Event-ID`",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS_EXAMPLE}},
+        },
+        204: {"description": "`Last-Event-ID` was the order's last event: nothing will follow, do not reconnect"},
+        **problems(
+            {
+                404: "This kiosk has no such order",
+                422: "This can not be an order's id, or `Last-Event-ID` is no id of an event of this order",
+            }
+        ),
+    },
+)
+async def follow_order(
+    desk: OrderingDependency,
+    kiosk: Kiosk,
+    order_id: OrderId,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="The `id` of the last event that came, a whole number: go on behind it",
+        ),
+    ] = None,
+) -> Response:
+    """The order's events, each once and in order, for as long as the order goes on.
+
+    `id` counts them from 1, `event` is the type, and `data` is JSON with the same, when it was, and what. The
+    stream ends by itself behind the order's last event. A client that reconnects, as `EventSource` does, gets 204
+    then, which tells it to stop. A comment comes after each 15 seconds of silence.
+    """
+    events = await desk.follow(kiosk, order_id, last_event_id)
+    if events is None:
+        return Response(status_code=204)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
 
 @router.get(

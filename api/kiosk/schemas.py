@@ -1,7 +1,7 @@
 """What kiosks send and get. Requests refuse fields they do not know: a misspelt one is never ignored."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -79,9 +79,10 @@ class OrderToCancel(_Request):
 
 
 class Links(BaseModel):
-    """Where to go on from an order: see it, see how far its saga is, cancel it (POST)."""
+    """Where to go on from an order: see it, follow its events, see how far its saga is, cancel it (POST)."""
 
     self: str
+    events: str
     saga: str
     cancel: str
 
@@ -89,7 +90,7 @@ class Links(BaseModel):
     def of(cls, order_id: UUID) -> "Links":
         """The links of an order."""
         order = f"/v1/orders/{order_id}"
-        return cls.model_validate({"self": order, "saga": f"{order}/saga", "cancel": f"{order}/cancel"})
+        return cls.model_validate({"self": order} | {to: f"{order}/{to}" for to in ("events", "saga", "cancel")})
 
 
 class ApprovedOrder(BaseModel):
@@ -155,6 +156,16 @@ class Order(BaseModel):
                 "links": Links.of(view.order_id),
             }
         )
+
+
+class OrderEvent(BaseModel):
+    """Something that happened to an order, as the `data` of a Server-Sent Event. `version` counts the order's
+    events from 1."""
+
+    version: int
+    type: str
+    recorded_at: datetime
+    data: dict[str, Any]
 
 
 class StoreList(BaseModel):
