@@ -34,6 +34,7 @@ from mallbots.audit import (
     ONE_STORY,
     ORDER_OF_WORKFLOW,
     PROMISES,
+    PUBLISHED,
     STOCK,
     WORKFLOW_OF_ORDER,
     audit,
@@ -125,6 +126,8 @@ async def settings_of_books(mall: Mall, settings: Settings) -> Settings:
             **dict(settings),
             **{f"{domain}_database_url": own_url for domain in DATABASES},
             "temporal_namespace": name,
+            # The stream is that of the mall, and tells nothing of these books.
+            "nats_url": None,
         }
     )
     await migrate(own)
@@ -162,7 +165,8 @@ async def test_honest_books_are_clean_and_every_order_in_them_is_checked(books: 
     assert report.findings == []
     assert report.checked[ONE_STORY] >= len(orders)
     assert set(report.checked) == set(PROMISES)
-    assert all(report.checked.values())
+    # These books have no stream; the audit of one is in tests/events.
+    assert [promise for promise, number in report.checked.items() if number == 0] == [PUBLISHED]
     assert report.under_way >= 1
     assert report.stuck == 0
 

@@ -22,11 +22,12 @@ from mallbots.audit import AuditReport, audit
 from mallbots.kiosk_keys import read_keys
 from mallbots.settings import Settings
 from tests.end_to_end.conftest import Databases, at_kiosk
-from tests.mall import PARTS, Mall
+from tests.mall import Mall
 from tests.samples import stocked
 from tests.waiting import eventually
 
 DATA = Path(__file__).parent.parent / "data"
+ORDERED_THROUGH = ("nats", "temporal", "postgres", "worker", "api")
 CARDS = tuple(CARD_TOKENS)
 CARDS_IN_TROUBLE = ("tok_approved", "tok_slow", "tok_lost_answer", "tok_declined")
 REFUSED_CARDS = {"tok_declined": "payment_declined", "tok_insufficient_funds": "insufficient_funds"}
@@ -132,11 +133,11 @@ async def test_two_hundred_real_baskets_with_every_kind_of_card_keep_every_promi
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ORDERED_THROUGH)
 async def test_every_order_is_answered_although_a_process_is_killed_in_the_middle(
     mall: Mall, settings: Settings, databases: Databases, baskets: list[Basket], part: str
 ) -> None:
-    number = PARTS.index(part)
+    number = ORDERED_THROUGH.index(part)
     mine = [
         basket.model_copy(update={"basket_id": f"{basket.basket_id}-{part}"})
         for basket in random.Random(number).sample(baskets, 40)
