@@ -5,11 +5,9 @@ import logging
 import math
 from typing import Final
 
-import asyncpg
-
 from events.consumer import Consumer
 from events.partition import Feed, Partition
-from kernel.database import Database
+from kernel.database import Database, Session
 from kernel.errors import Unavailable
 from kernel.locks import lock_key
 
@@ -51,7 +49,7 @@ class GroupMember:
                     await self._stop(partition)
             await asyncio.sleep(_PAUSE)
 
-    async def _share(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _share(self, session: Session) -> None:
         """Hold as many partitions as are our share, and work on them."""
         while True:
             members = await session.fetchval(

@@ -24,6 +24,7 @@ MOST_ATTEMPTS: Final = 5
 FIRST_BACKOFF: Final = 0.1
 
 _MOST_AT_ONCE: Final = 200
+_LINGER: Final = 0.05
 _SAVE_PASSED_OVER: Final = 1.0
 _LOOK_FOR_RETRIES: Final = 1.0
 _FIRST_PAUSE: Final = 0.1
@@ -103,6 +104,9 @@ class Partition:
                     ):
                         trouble, pause = "", _FIRST_PAUSE
                         await self._take(events)
+                        if events:
+                            # What comes meanwhile takes effect together.
+                            await asyncio.sleep(_LINGER)
             except Unavailable as error:
                 if error.message != trouble:
                     trouble = error.message

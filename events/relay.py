@@ -10,21 +10,21 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 from uuid import uuid4
 
-import asyncpg
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 from opentelemetry import metrics
 from sqlalchemy import text
 
-from events.log import EventLog, Page
+from events.log import EventLog
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.store import channel
 from events.stream import STREAM, Connection, connected, ensure_stream, newest, stop_if_cancelled
-from kernel.database import Database
+from kernel.database import Database, Session
 from kernel.errors import Unavailable
 from kernel.ids import now
 from kernel.locks import lock_key
@@ -38,8 +38,7 @@ _STAND_BY: Final = 0.5
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _TELL_LAG: Final = 1.0
-
-Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+_NOTE: Final = 1.0
 
 _log = logging.getLogger(__name__)
 _meter = metrics.get_meter("mallbots.relay")
@@ -62,7 +61,8 @@ class Relay:
         self._event_log = EventLog(domain)
         self._notified = asyncio.Event()
         self._trouble, self._pause = "", _FIRST_PAUSE
-        self._lag_told_at = 0.0
+        self._lag_told_at = self._noted_at = 0.0
+        self._last_note: tuple[datetime, LogPosition] | None = None
         self._noted = text(f"SELECT stream_created_at, transaction_id, position FROM {domain}.relay_position")
         self._save = text(
             f"INSERT INTO {domain}.relay_position (id, stream_created_at, transaction_id, position)"
@@ -109,24 +109,26 @@ class Relay:
         async with connected(self._nats_url, f"relay-{self.domain}") as nats:
             created_at = await ensure_stream(nats.jetstream, self._stream)
             position = await self._resume(nats.jetstream, created_at)
-            while True:
-                stop_if_cancelled()
-                self._notified.clear()
-                page = await self._next(position)
-                if session.is_closed():
-                    raise Unavailable("the session that holds the relay's lock is gone")
-                if page.events:
-                    await self._publish(nats, page.events, position)
-                    position = page.events[-1].position
+            try:
+                while True:
+                    stop_if_cancelled()
+                    self._notified.clear()
+                    # After a failure one event alone, whose refusal NATS explains.
+                    page = await self._event_log.after_on_session(
+                        session, position, 1 if self._trouble else MOST_IN_A_BATCH
+                    )
+                    if session.is_closed():
+                        raise Unavailable("the session that holds the relay's lock is gone")
+                    if page.events:
+                        await self._publish(nats, page.events, position)
+                        position = page.events[-1].position
+                    else:
+                        await self._wait(nats, _POLL_WHILE_HELD_BACK if page.held_back else _POLL)
+                    await self._note(created_at, position, at_most_every=_NOTE)
+                    await self._tell_lag(position)
+            finally:
+                with suppress(Unavailable):
                     await self._note(created_at, position)
-                else:
-                    await self._wait(nats, _POLL_WHILE_HELD_BACK if page.held_back else _POLL)
-                await self._tell_lag(position)
-
-    async def _next(self, position: LogPosition) -> Page:
-        """What is to be published next. After a failure that is one event alone, whose refusal NATS explains."""
-        async with self._database.transaction() as connection:
-            return await self._event_log.after(connection, position, 1 if self._trouble else MOST_IN_A_BATCH)
 
     async def _publish(self, nats: Connection, events: Sequence[RecordedEvent], previous: LogPosition) -> None:
         """Publish all of these or none. Raises `Unavailable`.
@@ -159,9 +161,14 @@ class Relay:
             return START
         return LogPosition(noted.transaction_id, noted.position)
 
-    async def _note(self, created_at: datetime, position: LogPosition) -> None:
+    async def _note(self, created_at: datetime, position: LogPosition, at_most_every: float = 0) -> None:
+        """Note how far the stream is filled, for those who ask, and for when it has dropped all of it."""
+        time = asyncio.get_running_loop().time()
+        if (created_at, position) == self._last_note or time < self._noted_at + at_most_every:
+            return
         async with self._database.transaction() as connection:
             await connection.execute(self._save, {"stream_created_at": created_at, **position._asdict()})
+        self._last_note, self._noted_at = (created_at, position), time
 
     async def _wait(self, nats: Connection, at_most: float) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (self._notified, nats.closed)]

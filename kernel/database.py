@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from sqlalchemy import event, text
@@ -27,6 +27,9 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
 )
+
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class Database:
@@ -81,7 +84,7 @@ class Database:
             raise
 
     @asynccontextmanager
-    async def session(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    async def session(self) -> AsyncIterator[Session]:
         """A connection of its own, for what lasts as long as a connection does: LISTEN, and advisory locks.
 
         Raises `Unavailable` when the server is away, whenever that happens.

@@ -110,5 +110,5 @@ CONSUMER: Final = Consumer(
     "notifications",
     tuple(f"mallbots.orders.{kind.__name__}.*" for kind in _EVENTS),
     handle,
-    partitions=4,
+    partitions=2,
 )
