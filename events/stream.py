@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,6 +44,9 @@ _FORGET_AFTER: Final = 10.0  # an ephemeral consumer whose process died
 _HEARTBEAT_STATUS: Final = "100"
 _PULL_IS_OVER: Final = "408"
 _AWAY = (OSError, TimeoutError, asyncio.TimeoutError, nats.errors.Error)
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -242,10 +246,9 @@ async def follow(
                         raise Unavailable("NATS did not deliver every message")
                     expected += 1
                     on_their_way -= 1
-                    sequence = message.metadata.sequence.stream
-                    events.append(
-                        RecordedEvent.from_message(message.subject, message.headers or {}, message.data, sequence)
-                    )
+                    event = _read(message.subject, message.headers, message.data, message.metadata.sequence.stream)
+                    if event is not None:
+                        events.append(event)
             yield events
     finally:
         watch.cancel()
@@ -311,7 +314,21 @@ async def _state(jetstream: JetStreamContext) -> StreamState:
 def _event(message: RawStreamMsg) -> RecordedEvent:
     assert message.subject is not None
     assert message.seq is not None
-    return RecordedEvent.from_message(message.subject, message.headers or {}, message.data or b"", message.seq)
+    event = _read(message.subject, message.headers, message.data, message.seq)
+    if event is None:
+        raise Unavailable(f"message {message.seq} of {STREAM} ({message.subject}) is no event: remove it")
+    return event
+
+
+def _read(
+    subject: str, headers: Mapping[str, str] | None, data: bytes | None, sequence: int
+) -> RecordedEvent | None:
+    """The event that a message is; None for a message that somebody else has published."""
+    try:
+        return RecordedEvent.from_message(subject, headers or {}, data or b"", sequence)
+    except (KeyError, ValueError):
+        _log.error("message %d of %s (%s) is no event, and is passed over", sequence, STREAM, subject)
+        return None
 
 
 def _told(config: StreamConfig, setting: str) -> str:

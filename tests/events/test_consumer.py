@@ -271,6 +271,20 @@ async def test_the_lag_of_a_consumer_is_a_metric(
         assert 0 <= metrics_told("mallbots.consumer.lag")["notebook"] < 60
 
 
+async def test_a_message_that_is_no_event_is_told_and_passed_over(
+    notebook: Notebook, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(relay(notebook.database, notebook.nats_url), notebook.member().run()):
+        await write(notebook.database, new_id(), "before")
+        await eventually(notebook.is_complete)
+        async with connected(notebook.nats_url, "test") as nats:
+            await nats.jetstream.publish("mallbots.depot.Hello.world", b"I am no event")
+            # Behind a stranger a relay that goes on does, too; one that begins anew says what is in its way.
+            await write(notebook.database, new_id(), "after")
+            await eventually(notebook.is_complete)
+    assert "(mallbots.depot.Hello.world) is no event, and is passed over" in caplog.text
+
+
 async def test_only_what_was_asked_for_is_handled(notebook: Notebook) -> None:
     member = notebook.member(subjects=("mallbots.depot.ShoppingListScheduled.*",))
     async with running(relay(notebook.database, notebook.nats_url), member.run()):
