@@ -149,6 +149,8 @@ async def dead_letters(database: Database, schema: str) -> list[DeadLetter]:
         f" set_aside_at, retry_asked_at FROM {schema}.dead_letters ORDER BY consumer, stream, version"
     )
     async with database.transaction() as connection:
+        if not await connection.scalar(text(f"SELECT to_regclass('{schema}.dead_letters')")):
+            return []  # its owner makes its tables anew
         return [DeadLetter.model_validate(dict(row)) for row in (await connection.execute(text(rows))).mappings()]
 
 

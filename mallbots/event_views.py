@@ -135,7 +135,8 @@ async def consumer_progress(settings: Settings) -> list[Progress]:
                 f" FROM {consumer.schema}.consumer_positions WHERE consumer = :consumer"
                 " ORDER BY domain, transaction_id, position"
             )
-            rows = await connection.execute(farthest, {"consumer": name})
+            known = await connection.scalar(text(f"SELECT to_regclass('{consumer.schema}.consumer_positions')"))
+            rows = (await connection.execute(farthest, {"consumer": name})).all() if known else ()
             positions = {row.domain: LogPosition(row.transaction_id, row.position) for row in rows}
         for domain in consumer.domains:
             async with _open(settings, domain) as database, database.transaction() as connection:

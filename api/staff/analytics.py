@@ -1,10 +1,10 @@
 """Analytics for staff. Each endpoint only translates between HTTP and what does the work."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 
 from api.endpoints import ServicesDependency, problems
 from api.staff.access import Staff
@@ -15,12 +15,14 @@ from kernel.ids import now
 USUAL_WINDOW: Final = timedelta(days=1)
 LONGEST_WINDOW: Final = timedelta(days=366)
 
+Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(3000, 1, 1, tzinfo=UTC))]
+
 
 def window(
     since: Annotated[
-        AwareDatetime | None, Query(alias="from", description="From when, with a time zone; a day before `to`")
+        Moment | None, Query(alias="from", description="From when, with a time zone; a day before `to`")
     ] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Until when; now")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Until when; now")] = None,
 ) -> Window:
     """The window that was asked for; the last 24 hours if none was. Raises `InvalidInput`."""
     end = until or now()
@@ -34,6 +36,8 @@ def window(
 
 AskedWindow = Annotated[Window, Depends(window)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+LongLimit = Annotated[int, Query(ge=1, le=10_000, description="How many at most, from the oldest on")]
+MINUTES_OF_A_DAY: Final = 1440
 
 
 class OrdersByMinute(BaseModel):
@@ -41,6 +45,7 @@ class OrdersByMinute(BaseModel):
 
     window: Window
     items: list[Minute]
+    more: bool = Field(description="Whether later ones were left out: ask for them by a later `from`")
 
 
 class SalesByStore(BaseModel):
@@ -48,6 +53,7 @@ class SalesByStore(BaseModel):
 
     window: Window
     items: list[Sales]
+    more: bool = Field(description="Whether later ones were left out: ask for them by a later `from`")
 
 
 class RefusalsByReason(BaseModel):
@@ -92,9 +98,12 @@ router = APIRouter(
     summary="Orders a minute",
     response_description="The minutes in which something happened",
 )
-async def orders(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> OrdersByMinute:
+async def orders(
+    mall: ServicesDependency, staff: Staff, asked: AskedWindow, limit: LongLimit = MINUTES_OF_A_DAY
+) -> OrdersByMinute:
     """How many orders were placed, approved, rejected, cancelled and completed in each minute."""
-    return OrdersByMinute(window=asked, items=await mall.analytics.orders(asked))
+    found = await mall.analytics.orders(asked, limit + 1)
+    return OrdersByMinute(window=asked, items=found[:limit], more=len(found) > limit)
 
 
 @router.get(
@@ -103,9 +112,12 @@ async def orders(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> 
     summary="Sales by store and hour",
     response_description="The hours in which something was sold",
 )
-async def sales(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> SalesByStore:
+async def sales(
+    mall: ServicesDependency, staff: Staff, asked: AskedWindow, limit: LongLimit = 1000
+) -> SalesByStore:
     """What each store sold, in the hour in which the order was approved. A cancelled order is taken out again."""
-    return SalesByStore(window=asked, items=await mall.analytics.sales(asked))
+    found = await mall.analytics.sales(asked, limit + 1)
+    return SalesByStore(window=asked, items=found[:limit], more=len(found) > limit)
 
 
 @router.get(

@@ -20,8 +20,8 @@ Row = TypeVar("Row", bound=BaseModel)
 class Window(BaseModel):
     """A span of time: `since` belongs to it, `until` does not."""
 
-    since: datetime
-    until: datetime
+    since: datetime = Field(serialization_alias="from")
+    until: datetime = Field(serialization_alias="to")
 
 
 class Minute(BaseModel):
@@ -53,7 +53,8 @@ class Refusals(BaseModel):
 
 
 class MissingProduct(BaseModel):
-    """A product that robots did not find: how many pieces, in how many orders."""
+    """A product that robots did not find: how many pieces, in how many orders. It is called what it was called
+    the last time."""
 
     sku: str
     name: str
@@ -78,7 +79,7 @@ class Times(BaseModel):
 
 
 class RobotUse(BaseModel):
-    """What a robot did: `use` is the part of its time online that it was busy with a list."""
+    """What a robot did. One that falls silent is offline, but has its list until another gets it."""
 
     robot: str
     online_seconds: float
@@ -94,19 +95,21 @@ SELECT date_trunc('minute', at, 'UTC') AS minute, count(*) FILTER (WHERE what = 
  count(*) FILTER (WHERE what = 'cancelled') AS cancelled, count(*) FILTER (WHERE what = 'completed') AS completed
 FROM analytics.orders, LATERAL (VALUES ('placed', placed_at), ('approved', approved_at), ('rejected', rejected_at),
  ('cancelled', cancelled_at), ('completed', completed_at)) AS reached (what, at)
-WHERE at >= :since AND at < :until GROUP BY 1 ORDER BY 1
+WHERE at >= :since AND at < :until GROUP BY 1 ORDER BY 1 LIMIT :limit
 """
 _SALES = """
 SELECT store, date_trunc('hour', sold_at, 'UTC') AS hour, currency, sum(quantity)::bigint AS pieces,
  sum(cents)::bigint AS cents
 FROM analytics.sale_lines WHERE sold_at >= :since AND sold_at < :until GROUP BY 1, 2, 3 ORDER BY 2, 1, 3
+LIMIT :limit
 """
 _REFUSALS = """
 SELECT refusal_code AS code, count(*) AS orders FROM analytics.orders
 WHERE rejected_at >= :since AND rejected_at < :until GROUP BY 1 ORDER BY 2 DESC, 1
 """
 _MISSING = """
-SELECT sku, max(name) AS name, max(store) AS store, sum(quantity)::bigint AS pieces,
+SELECT sku, (array_agg(name ORDER BY missing_at DESC, event_id))[1] AS name,
+ (array_agg(store ORDER BY missing_at DESC, event_id))[1] AS store, sum(quantity)::bigint AS pieces,
  count(DISTINCT order_id) AS orders
 FROM analytics.missing_items WHERE missing_at >= :since AND missing_at < :until
 GROUP BY sku ORDER BY pieces DESC, sku LIMIT :limit
@@ -146,13 +149,13 @@ class Analytics:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def orders(self, window: Window) -> list[Minute]:
-        """Orders a minute; a minute in which nothing happened is left out."""
-        return await self._read(Minute, _MINUTES, window)
+    async def orders(self, window: Window, limit: int) -> list[Minute]:
+        """Orders a minute, the oldest first; a minute in which nothing happened is left out."""
+        return await self._read(Minute, _MINUTES, window, limit=limit)
 
-    async def sales(self, window: Window) -> list[Sales]:
-        """Sales by store and hour."""
-        return await self._read(Sales, _SALES, window)
+    async def sales(self, window: Window, limit: int) -> list[Sales]:
+        """Sales by store and hour, the oldest first."""
+        return await self._read(Sales, _SALES, window, limit=limit)
 
     async def refusals(self, window: Window) -> list[Refusals]:
         """Refused orders by reason, the most frequent first."""

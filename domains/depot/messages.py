@@ -1,9 +1,15 @@
 """What is said to Depot, what it answers, and the events it publishes."""
 
+from typing import Annotated
 from uuid import UUID
+
+from pydantic import StringConstraints
 
 from events.event import Event
 from kernel.messages import Message, PricedLine
+
+RobotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
+"""It is part of the subject of a robot's events."""
 
 
 class Item(Message):
@@ -59,14 +65,14 @@ class ShoppingListAssigned(Event):
     """A robot took the list."""
 
     order_id: UUID
-    robot: str
+    robot: RobotName
 
 
 class ItemPicked(Event):
     """A robot took pieces of a product from the shelf."""
 
     order_id: UUID
-    robot: str
+    robot: RobotName
     store: str
     sku: str
     quantity: int
@@ -76,7 +82,7 @@ class ItemMissing(Event):
     """A robot did not find so many pieces of a product."""
 
     order_id: UUID
-    robot: str
+    robot: RobotName
     store: str
     sku: str
     name: str
@@ -87,19 +93,19 @@ class ShoppingListCompleted(Event):
     """The robot has brought what it found."""
 
     order_id: UUID
-    robot: str
+    robot: RobotName
 
 
 class RobotOnline(Event):
     """A robot is there and can be given a list."""
 
-    robot: str
+    robot: RobotName
 
 
 class RobotOffline(Event):
     """A robot left, or has not been heard of."""
 
-    robot: str
+    robot: RobotName
 
 
 EVENTS = (ShoppingListScheduled, ShoppingListCancelled)

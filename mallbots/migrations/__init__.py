@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -26,14 +27,19 @@ async def migrate(settings: Settings) -> None:
         await migrate_database(name, settings.database_url(name))
 
 
-async def migrate_database(name: DatabaseName, url: str) -> None:
-    """Bring one database to the newest revision of `name`. Raises `Unavailable` if it does not answer."""
+async def migrate_database(name: DatabaseName, url: str, *, anew: bool = False) -> None:
+    """Bring one database to the newest revision of `name`; with `anew`, its schema is dropped first, in the same
+    transaction. Raises `Unavailable` if it does not answer, or others kept its tables busy."""
     engine = create_async_engine(url, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade, name)
+            await connection.run_sync(_upgrade, name, anew)
     except (OSError, InterfaceError, OperationalError) as error:
         raise Unavailable(f"the {name} database does not answer: {error}") from error
+    except DBAPIError as error:
+        if error.orig is not None and isinstance(error.orig.__cause__, asyncpg.DeadlockDetectedError):
+            raise Unavailable(f"the tables of the {name} database are in use: try again") from error
+        raise
     finally:
         await engine.dispose()
 
@@ -48,8 +54,10 @@ def alembic_config(name: DatabaseName) -> Config:
     return config
 
 
-def _upgrade(connection: Connection, name: DatabaseName) -> None:
+def _upgrade(connection: Connection, name: DatabaseName, anew: bool) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    if anew:
+        connection.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {name}"))
     config = alembic_config(name)
     config.attributes["connection"] = connection

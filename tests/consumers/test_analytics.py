@@ -103,8 +103,8 @@ async def numbers(database: Database) -> dict[str, Any]:
     """Everything that can be asked of that day."""
     analytics = Analytics(database)
     return {
-        "orders": await analytics.orders(DAY),
-        "sales": await analytics.sales(DAY),
+        "orders": await analytics.orders(DAY, 100),
+        "sales": await analytics.sales(DAY, 100),
         "refusals": await analytics.refusals(DAY),
         "missing": await analytics.missing_items(DAY, 10),
         "times": await analytics.times(DAY),
@@ -148,6 +148,17 @@ async def test_refusals_are_counted_by_reason(told: dict[str, Any]) -> None:
 
 async def test_missing_items_are_counted_by_product(told: dict[str, Any]) -> None:
     assert [tuple(one.model_dump().values()) for one in told["missing"]] == [("rose", "Rose", "Floral", 1, 1)]
+
+
+async def test_a_missing_item_is_called_what_it_was_called_the_last_time(fresh_database: Database) -> None:
+    before = depot.ItemMissing(
+        order_id=new_id(), robot="r1", store="Grocery", sku="tea", name="Tea, old tin", quantity=1
+    )
+    since = before.model_copy(update={"order_id": new_id(), "store": "Copper Kettle", "name": "Black Tea"})
+    await happen(fresh_database, (20, since), (10, before))
+    await read_all(CONSUMER, fresh_database)
+    (tea,) = await Analytics(fresh_database).missing_items(DAY, 10)
+    assert (tea.name, tea.store, tea.pieces, tea.orders) == ("Black Tea", "Copper Kettle", 2, 2)
 
 
 async def test_the_time_to_ready_and_to_completed_is_told_in_percentiles(told: dict[str, Any]) -> None:
@@ -202,6 +213,7 @@ async def test_events_that_come_again_change_no_number(fresh_database: Database,
         "DROP SCHEMA analytics CASCADE",
         "DROP TABLE analytics.sale_lines",
         "DROP TABLE analytics.consumer_positions",
+        "DROP TABLE analytics.alembic_version",
         "DROP TABLE analytics.orders, analytics.sale_lines, analytics.missing_items, analytics.picks,"
         " analytics.robot_shifts, analytics.robot_lists",
     ],
@@ -233,7 +245,7 @@ async def test_without_tables_it_is_unavailable(fresh_database: Database) -> Non
     async with fresh_database.transaction() as connection:
         await connection.execute(text("DROP SCHEMA analytics CASCADE"))
     with pytest.raises(Unavailable, match="Analytics has no tables"):
-        await Analytics(fresh_database).sales(DAY)
+        await Analytics(fresh_database).sales(DAY, 100)
 
 
 async def test_the_totals_are_those_of_the_domain(fresh_database: Database) -> None:
@@ -261,11 +273,11 @@ async def test_the_totals_are_those_of_the_domain(fresh_database: Database) -> N
             )
         )
         domain = {row.status: (row.number, row.cents) for row in by_status}
-    assert sum(one.cents for one in await analytics.sales(today)) == domain["approved"][1]
+    assert sum(one.cents for one in await analytics.sales(today, 100)) == domain["approved"][1]
     assert [(one.code, one.orders) for one in await analytics.refusals(today)] == [
         ("payment_declined", domain["rejected"][0])
     ]
-    minutes = await analytics.orders(today)
+    minutes = await analytics.orders(today, 100)
     assert sum(one.placed for one in minutes) == sum(number for number, _ in domain.values())
     assert sum(one.cancelled for one in minutes) == domain["cancelled"][0]
 
@@ -299,6 +311,7 @@ async def test_staff_get_every_number_over_rest(staff: httpx.AsyncClient, told: 
         assert answer.json()["items"] == [one.model_dump(mode="json") for one in told[name]], path
     times = await staff.get("/v1/staff/analytics/times", params=DAY_ASKED)
     assert times.json()["times"] == told["times"].model_dump(mode="json")
+    assert (await staff.get("/v1/staff/analytics/sales", params=DAY_ASKED)).json()["more"] is False
     # A day that is asked for without a window is the last one.
     assert (await staff.get("/v1/staff/analytics/sales")).json()["items"] == []
 
@@ -311,6 +324,10 @@ async def test_staff_get_every_number_over_rest(staff: httpx.AsyncClient, told: 
         ({"from": "2020-03-02T12:00:00Z", "to": "2026-03-01T12:00:00Z"}, "from"),
         ({"from": "2026-03-01T12:00:00"}, "from"),
         ({"to": "noon"}, "to"),
+        ({"to": "0001-01-01T00:00:00Z"}, "to"),
+        ({"from": "0001-01-01T00:00:00+14:00", "to": "0001-01-02T00:00:00Z"}, "from"),
+        ({"from": "9999-12-31T00:00:00Z", "to": "9999-12-31T23:59:59-14:00"}, "from"),
+        ({"limit": "10001"}, "limit"),
     ],
 )
 async def test_a_window_that_breaks_a_rule_is_told_by_its_field(
@@ -321,9 +338,26 @@ async def test_a_window_that_breaks_a_rule_is_told_by_its_field(
     assert answer.json()["errors"][0]["field"] == field
 
 
-async def test_the_numbers_are_for_staff_only(staff: httpx.AsyncClient) -> None:
-    answer = await staff.get("/v1/staff/analytics/sales", headers={"Authorization": "Bearer nobody"})
-    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+@pytest.mark.parametrize("path", ["orders", "sales"])
+async def test_a_long_list_is_told_piece_by_piece(
+    staff: httpx.AsyncClient, told: dict[str, Any], path: str
+) -> None:
+    asked = DAY_ASKED | {"limit": "2"}
+    answer = (await staff.get(f"/v1/staff/analytics/{path}", params=asked)).json()
+    assert answer["items"] == [one.model_dump(mode="json") for one in told[path][:2]]
+    assert answer["more"] is True
+    rest = asked | {"from": (NOON + timedelta(minutes=12)).isoformat(), "limit": "3"}
+    answer = (await staff.get(f"/v1/staff/analytics/{path}", params=rest)).json()
+    assert answer["items"] == [one.model_dump(mode="json") for one in told[path][2:]]
+    assert answer["more"] is False
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer nobody"])
+async def test_the_numbers_are_for_staff_only(staff: httpx.AsyncClient, authorization: str) -> None:
+    for path in ("orders", "sales", "refusals", "missing-items", "times", "robots"):
+        answer = await staff.get(f"/v1/staff/analytics/{path}", headers={"Authorization": authorization})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 def settings_for(database: Database) -> Settings:

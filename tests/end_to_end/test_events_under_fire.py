@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 import json
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ CARDS = ("tok_approved", "tok_approved", "tok_approved", "tok_declined")
 
 @dataclass
 class Screen:
-    """A staff screen that follows all events. It is cut off now and then, and goes on where it was."""
+    """A staff screen that follows all events. It is cut off when `cuts_due` says so, and goes on where it was."""
 
     url: str
     key: str
@@ -43,27 +42,26 @@ class Screen:
     begins_behind: int | None = None
     position: int | None = None
     cuts: int = 0
+    cuts_due: int = 0
 
-    async def run(self, dice: random.Random) -> None:
-        """Follow until cancelled; after some events, cut the connection and make another, ten times."""
+    async def run(self) -> None:
+        """Follow until cancelled."""
         while True:
             # What fails here is tried again: the mall is under fire.
             with contextlib.suppress(WebSocketException, OSError, TimeoutError):
-                await self._follow(dice.randrange(3, 12) if self.cuts < CUTS else None)
+                await self._follow()
             await asyncio.sleep(0.05)
 
-    async def _follow(self, until_cut: int | None) -> None:
+    async def _follow(self) -> None:
         after = "" if self.position is None else f"?after={self.position}"
         headers = {"Authorization": f"Bearer {self.key}"}
         async with connect(f"{self.url}/v1/staff/events{after}", additional_headers=headers, proxy=None) as screen:
             async for message in screen:
                 self._take(json.loads(message))
-                if until_cut is not None and message.startswith('{"type":"event"'):  # type: ignore[arg-type]
-                    until_cut -= 1
-                    if until_cut == 0:
-                        self.cuts += 1
-                        screen.transport.abort()
-                        return
+                if self.cuts < self.cuts_due:
+                    self.cuts += 1
+                    screen.transport.abort()
+                    return
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "event":
@@ -88,7 +86,7 @@ async def test_everybody_hears_of_everything_once_although_nats_and_the_relay_ar
     ]
     key = mall.run("keys", "create", "screen", "--staff").stdout.strip()
     screen = Screen(settings.api_url.replace("http://", "ws://"), key)
-    following = asyncio.create_task(screen.run(random.Random(7)))
+    following = asyncio.create_task(screen.run())
     await eventually(lambda: screen.position is not None)
 
     victims = ["nats", "relay"] * kills
@@ -99,6 +97,7 @@ async def test_everybody_hears_of_everything_once_although_nats_and_the_relay_ar
     def kill_in_the_middle(ending: Ending) -> None:
         nonlocal answered
         answered += 1
+        screen.cuts_due = answered * (CUTS + 1) // (len(baskets) + 1)
         if (victim := due.get(answered)) and mall.pid(victim):
             is_up_again.append(mall.kill(victim))
 
