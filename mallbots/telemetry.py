@@ -1,10 +1,5 @@
 """Metrics: every process that is given a port serves them there, as Prometheus reads them."""
 
-from opentelemetry import metrics
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import MeterProvider
-from prometheus_client import start_http_server
-
 from kernel.errors import Misconfigured
 from mallbots.settings import Settings
 
@@ -16,6 +11,12 @@ def configure_metrics(settings: Settings) -> None:
     """
     if settings.metrics_port is None:
         return
+    # Only now: it takes a while, and most processes are not asked.
+    from opentelemetry import metrics
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from opentelemetry.sdk.metrics import MeterProvider
+    from prometheus_client import start_http_server
+
     metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()]))
     try:
         start_http_server(settings.metrics_port, settings.metrics_host)

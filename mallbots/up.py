@@ -140,9 +140,8 @@ class _Mall:
         if await open_mall(settings):
             self._console.say("the mall opens for the first time, with a small catalogue")
         write_private(self._addresses_file, as_dotenv(self._addresses))
-        # The relay makes the stream that the others follow.
-        await self._supervisor.start(self._process("worker"), self._process("relay"), self._api())
-        await self._supervisor.start(self._process("consumers"), self._process("analytics"))
+        processes = map(self._process, ("worker", "relay", "consumers", "analytics"))
+        await self._supervisor.start(*processes, self._api())
 
     async def _open_databases(self) -> None:
         from mallbots.migrations import migrate

@@ -71,9 +71,9 @@ def test_sigterm_stops_all_within_ten_seconds_and_leaves_no_orphan(mall: Mall) -
     assert alive(processes) == []
     stops = [line for line in mall.output.read_text().splitlines() if line.endswith(": stopped")]
     assert [stop.removesuffix(": stopped") for stop in stops[:5]] == [
+        "api",
         "analytics",
         "consumers",
-        "api",
         "relay",
         "worker",
     ]

@@ -224,8 +224,10 @@ async def test_a_stream_with_other_settings_than_ours_is_refused_and_left_as_it_
 
 
 async def test_a_full_disk_of_nats_is_told_and_loses_nothing(
-    fresh_database: Database, caplog: pytest.LogCaptureFixture
+    fresh_database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A server that has no room left does not answer a batch.
+    monkeypatch.setattr("events.stream.API_TIMEOUT", 0.5)
     without_reservation = StreamConfig(**{**STREAM_CONFIG.__dict__, "max_bytes": -1})
     with a_nats_server(max_store=100_000) as nats:
         await nats.start()

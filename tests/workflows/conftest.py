@@ -165,6 +165,7 @@ async def env() -> AsyncIterator[WorkflowEnvironment]:
             for setting in (
                 "frontend.WorkflowTimeSkippingEnabled=true",
                 "history.transferProcessorMaxPollRPS=10000",
+                "history.timerProcessorMaxPollRPS=10000",
                 'history.timerProcessorMaxTimeShift="10ms"',
             )
             for part in ("--dynamic-config-value", setting)
@@ -182,8 +183,7 @@ async def domains(env: WorkflowEnvironment) -> AsyncIterator[Domains]:
     for domain in WORKERS:
         await domains.up(domain)
     yield domains
-    for domain in WORKERS:
-        await domains.down(domain)
+    await asyncio.gather(*map(domains.down, WORKERS))
 
 
 @pytest.fixture
