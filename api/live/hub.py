@@ -13,7 +13,16 @@ from typing import Final
 
 from api.live.ring import Entry, Ring
 from events.recorded import ROOT, RecordedEvent
-from events.stream import STREAM, Connection, connected, first_sequence, follow, last_sequence, newest
+from events.stream import (
+    STREAM,
+    Connection,
+    connected,
+    first_sequence,
+    follow,
+    last_sequence,
+    newest,
+    stop_if_cancelled,
+)
 from kernel.errors import InvalidInput, MallError, Unavailable
 from kernel.messages import DomainName
 
@@ -84,15 +93,19 @@ class Hub:
                     async for events in batches:
                         trouble, pause = "", _FIRST_PAUSE
                         if events:
-                            self._add(events)
+                            await self._add(nats, events)
                             # What comes meanwhile goes together: waking hundreds of clients is the work here.
                             await asyncio.sleep(_AT_MOST_EVERY)
+                        else:
+                            # What the stream ends with may be no event.
+                            self._find()
             except Unavailable as error:
                 if error.message != trouble:
                     trouble = error.message
                     _log.warning("live updates: %s; they go on when that is over", trouble)
             except Exception:
                 _log.exception("live updates: the stream can not be read")
+            stop_if_cancelled()
             self._lose()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -171,17 +184,27 @@ class Hub:
             self._find()
         return self.ring.position
 
-    def _add(self, events: Iterable[RecordedEvent]) -> None:
+    async def _add(self, nats: Connection, events: Iterable[RecordedEvent]) -> None:
         for event in events:
             entry = Entry.of(event)
             if entry.position != self.ring.position + 1:
-                self._begin_behind(entry.position - 1)
+                await self._cross(nats, entry.position - self.ring.position - 1)
             self.ring.add(entry)
             for news in self._watchers.get(event.stream, ()):
                 news.set()
         if self.ring.position >= self._end:
             self._find()
         self._wake()
+
+    async def _cross(self, nats: Connection, hole: int) -> None:
+        """Go on behind so many numbers that did not come: messages that are no events, or that somebody removed.
+        But if the stream has dropped them as its oldest, they are missing."""
+        is_dropped = await first_sequence(nats.jetstream) > self.ring.position + 1
+        if is_dropped or hole > self._size:
+            self._begin_behind(self.ring.position + hole)
+        else:
+            for _ in range(hole):
+                self.ring.add(Entry.of_none(self.ring.position + 1))
 
     def _begin_behind(self, position: int) -> None:
         """Begin anew where the way from the last event is not known; readers of the old ring are told so."""

@@ -11,10 +11,10 @@ from kernel.messages import DomainName
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event with the message that tells of it."""
+    """An event with the message that tells of it; or a position that no event has, of no domain."""
 
     position: int
-    domain: DomainName
+    domain: DomainName | None
     message: str
 
     @classmethod
@@ -22,6 +22,11 @@ class Entry:
         """The entry of an event that came by JetStream."""
         assert event.sequence is not None
         return cls(event.sequence, event.domain, EventMessage.of(event).model_dump_json())
+
+    @classmethod
+    def of_none(cls, position: int) -> Self:
+        """The entry of a position that no event has."""
+        return cls(position, None, "")
 
 
 class Ring:

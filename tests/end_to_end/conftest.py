@@ -17,7 +17,7 @@ from tests.mall import Mall, a_mall
 Databases = Callable[[DatabaseName], Database]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mall() -> Iterator[Mall]:
     """The open mall. It gives up lost payment calls and slow answers soon, so that tests need not wait long."""
     quick = {"MALLBOTS_SANDBOX_TIMEOUT": "0.3", "MALLBOTS_ANSWER_TIMEOUT": "2"}
@@ -31,12 +31,12 @@ def mall() -> Iterator[Mall]:
         assert up.wait(timeout=15) == 0, mall.output.read_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def settings(mall: Mall) -> Settings:
     return mall.settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def databases(settings: Settings) -> AsyncIterator[Databases]:
     """The database of each domain by name, to look at what no API tells."""
     opened: dict[DatabaseName, Database] = {}
@@ -51,21 +51,21 @@ async def databases(settings: Settings) -> AsyncIterator[Databases]:
         await one.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def temporal(settings: Settings) -> AsyncIterator[Client]:
     yield await connect(settings)
     # Its threads may call back for a moment longer (temporalio/sdk-python#300).
     await asyncio.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def kiosk(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API as kiosk-1 speaks to it."""
     async with at_kiosk(settings, "kiosk-1") as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def other_kiosk(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API as kiosk-2 speaks to it."""
     async with at_kiosk(settings, "kiosk-2") as client:

@@ -8,6 +8,7 @@ import resource
 import socket
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -199,16 +200,20 @@ async def test_what_is_older_than_the_ring_comes_from_the_stream_without_gap_or_
 ) -> None:
     monkeypatch.setattr("events.stream._PULL", 25)
     monkeypatch.setattr("api.live.hub.PAGE_SIZE", 25)
-    async with an_api(live_database, api.nats_url, ring_size=20, relayed=False) as small:
+    async with an_api(live_database, api.nats_url, ring_size=60, relayed=False) as small:
         await eventually(lambda: small.hub.live)
         begin = small.hub.ring.position
         list_id = new_id()
-        async with running(_write_both(small, list_id, 90)):
-            await eventually(lambda: small.hub.ring.floor >= begin + 60)
-            async with small.follow(after=begin) as all_topics, small.follow(after=begin, topics="depot") as depot:
-                assert (await hello(all_topics), await hello(depot)) == (begin, begin)
-                heard = await take_until(all_topics, begin + 180)
-                of_depot = await take(depot, 90)
+        await _write_both(small, list_id, 70)
+        await eventually(lambda: small.hub.ring.position == begin + 140)
+        assert small.hub.ring.floor > begin + 50
+        async with (
+            small.follow(after=begin) as all_topics,
+            small.follow(after=begin, topics="depot") as depot,
+            running(_write_both(small, list_id, 20)),
+        ):
+            assert (await hello(all_topics), await hello(depot)) == (begin, begin)
+            heard, of_depot = await asyncio.gather(take_until(all_topics, begin + 180), take(depot, 90))
         assert positions(heard) == list(range(begin + 1, begin + 181))
         assert of_depot == [message for message in heard if message["domain"] == "depot"]
         # Nothing of the topic is left to read, and the ring is far away.
@@ -218,7 +223,7 @@ async def test_what_is_older_than_the_ring_comes_from_the_stream_without_gap_or_
             assert [message["domain"] for message in await take(payments, 1)] == ["payments"]
 
 
-async def _write_both(api: Api, list_id: Any, number: int) -> None:
+async def _write_both(api: Api, list_id: UUID, number: int) -> None:
     for _ in range(number):
         await asyncio.gather(api.place(), write(api.database, list_id, "one"))
 
@@ -272,6 +277,29 @@ async def test_what_was_dropped_while_the_hub_was_away_is_gone(
             await eventually(lambda: hub.ring.position == 6)
             with pytest.raises(Gone):
                 await reader.next(1)
+
+
+async def test_what_is_no_event_is_passed_over(fresh_database: Database, own_nats: NatsServer) -> None:
+    async def junk() -> None:
+        async with connected(own_nats.url, "test") as nats:
+            await nats.jetstream.publish("mallbots.junk", b"junk")
+
+    async with an_api(fresh_database, own_nats.url) as api:
+        async with api.follow() as staff:
+            await hello(staff)
+            await api.place()
+            assert positions(await take(staff, 1)) == [1]
+            await junk()
+            await api.place()
+            assert positions(await take(staff, 1)) == [3]
+        await junk()
+        async with an_api(fresh_database, own_nats.url, relayed=False) as other:
+            await eventually(lambda: other.hub.live)
+            assert other.hub.ring.position == 3
+            async with other.follow(after=0) as staff:
+                assert (await hello(staff), positions(await take(staff, 2))) == (0, [1, 3])
+                await api.place()
+                assert positions(await take(staff, 1)) == [5]
 
 
 async def test_a_position_that_only_another_process_has_seen_yet_is_not_of_the_future(api: Api) -> None:
