@@ -19,7 +19,7 @@ from events.consumer import DOMAINS
 from events.dead_letters import DeadLetter, ask_for_retry, dead_letters
 from events.log import EventLog
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
-from events.stream import connected, first_sequence, follow, last_sequence
+from events.stream import connected, first_sequence, follow, last_sequence, newest
 from kernel.database import Database
 from kernel.errors import InvalidInput, NotFound, Unavailable
 from kernel.ids import now
@@ -110,13 +110,20 @@ class Progress:
 
 
 async def relay_progress(settings: Settings) -> list[Progress]:
-    """How far the relay of each domain is."""
+    """How far the relay of each domain is, as the stream says; while NATS is away, as the relay noted it last."""
+    try:
+        async with connected(settings.nats_address(), "status") as nats:
+            last = {domain: await newest(nats.jetstream, f"{ROOT}.{domain}.>") for domain in DOMAINS}
+    except Unavailable:
+        last = {}
     progress = []
     for domain in DOMAINS:
         async with _open(settings, domain) as database, database.transaction() as connection:
-            relayed = f"SELECT transaction_id, position FROM {domain}.relay_position"
-            row = (await connection.execute(text(relayed))).first()
-            waiting = await EventLog(domain).waiting(connection, LogPosition(*row) if row else START)
+            event = last.get(domain)
+            noted = f"SELECT transaction_id, position FROM {domain}.relay_position"
+            row = (await connection.execute(text(noted))).first()
+            position = event.position if event else LogPosition(*row) if row else START
+            waiting = await EventLog(domain).waiting(connection, position)
         progress.append(Progress("relay", domain, waiting.events, _age(waiting.since)))
     return progress
 
