@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import DateTime, func, text
+from sqlmodel import Field, SQLModel
 
 from kernel.database import Database
 from kernel.errors import InvalidInput, Unauthenticated
@@ -23,6 +24,21 @@ _KINDS: Final[dict[Gateway, tuple[str, str]]] = {
     "kiosks": ("a kiosk", "mbk"),
     "staff": ("a member of staff", "mbs"),
 }
+
+
+class ApiKeyColumns(SQLModel):
+    """A key that was given to somebody, known only by its hash. A revoked one stays, so that it never works
+    again. Each gateway derives its own table from it."""
+
+    key_hash: str = Field(primary_key=True)
+    name: str
+    created_at: datetime | None = Field(
+        default=None,
+        sa_type=DateTime(timezone=True),
+        nullable=False,
+        sa_column_kwargs={"server_default": func.now()},
+    )
+    revoked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
 class IssuedKey(BaseModel):
