@@ -22,6 +22,7 @@ from kernel.errors import Unavailable
 from kernel.ids import new_id
 from kernel.messages import Cancellation
 from tests.live.serving import Api, an_api
+from tests.nats import NatsServer
 from tests.samples import place, priced
 from tests.waiting import eventually
 
@@ -194,6 +195,22 @@ async def test_silence_is_broken_by_comments(api: Api, monkeypatch: pytest.Monke
         while "id" not in heard:
             heard = await stream.block()
         assert heard["id"] == "3"
+
+
+async def test_a_kiosk_goes_on_hearing_of_its_order_when_nats_goes_away(
+    fresh_database: Database, own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.kiosk.events._POLL", 600.0)
+    monkeypatch.setattr("api.kiosk.events._POLL_WHILE_NATS_IS_AWAY", 0.1)
+    async with an_api(fresh_database, own_nats.url) as api:
+        order_id = await approved(api)
+        async with following(api, order_id) as stream:
+            assert len(await stream.events(2)) == 2
+            await eventually(lambda: api.hub.ring.position == 2)
+            own_nats.kill()
+            await eventually(lambda: not api.hub.live)
+            await cancel(api, order_id)
+            assert await stream.events(1) == [("3", "OrderCancelled")]
 
 
 async def test_a_kiosk_hears_of_its_order_while_nats_is_away(
