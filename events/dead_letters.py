@@ -52,6 +52,10 @@ class DeadLetters:
             f"SELECT {_COLUMNS} FROM {table} WHERE {mine} AND domain = :domain AND stream = :stream"
             " ORDER BY version LIMIT 1 FOR UPDATE"
         )
+        self._any = text(
+            f"SELECT 1 FROM {table} WHERE {mine} AND domain = :domain AND stream = :stream"
+            " ORDER BY version LIMIT 1 FOR UPDATE"
+        )
         self._delete = text(f"DELETE FROM {table} WHERE consumer = :consumer AND event_id = :event_id")
         self._failed = text(
             f"UPDATE {table} SET attempts = attempts + 1, error = :error, set_aside_at = now(),"
@@ -66,9 +70,13 @@ class DeadLetters:
         rows = await connection.execute(self._all_streams, self._me)
         self._streams = {(row.domain, row.stream) for row in rows}
 
-    def holds_up(self, event: RecordedEvent) -> bool:
-        """Whether an earlier event of the same stream was set aside."""
-        return (event.domain, event.stream) in self._streams
+    async def holds_up(self, connection: AsyncConnection, event: RecordedEvent) -> bool:
+        """Whether an earlier event of the same stream was set aside, and still is: another process, about to hear
+        that it has lost the partition, may have handled it."""
+        if (event.domain, event.stream) not in self._streams:
+            return False
+        values = {**self._me, "domain": event.domain, "stream": event.stream}
+        return await connection.scalar(self._any, values) is not None
 
     async def add(
         self, connection: AsyncConnection, event: RecordedEvent, attempts: int = 0, error: str | None = None

@@ -14,7 +14,7 @@ from events.consumer import Consumer
 from events.dead_letters import DeadLetters
 from events.log import EventLog
 from events.recorded import ROOT, LogPosition, RecordedEvent
-from events.stream import Connection, connected, follow, last_sequence, oldest, stop_if_cancelled
+from events.stream import Connection, at, connected, follow, last_sequence, oldest, stop_if_cancelled
 from kernel.database import Database
 from kernel.errors import Misconfigured, Unavailable
 from kernel.ids import now
@@ -73,10 +73,11 @@ class Partition:
         self._looked_at = 0.0
         self._letters = DeadLetters(consumer, number)
         table = f"{consumer.schema}.consumer_positions"
-        self._partitions = text(f"SELECT max(partition) + 1 FROM {table} WHERE consumer = :consumer")
+        self._partitions = text(f"SELECT count(DISTINCT partition) FROM {table} WHERE consumer = :consumer")
         self._open = text(
             f"INSERT INTO {table} (consumer, partition, domain, transaction_id, position, sequence)"
-            " VALUES (:consumer, :partition, :domain, 0, 0, 0) ON CONFLICT DO NOTHING"
+            " SELECT :consumer, number, :domain, 0, 0, 0"
+            " FROM generate_series(0, CAST(:partitions AS int) - 1) AS number ON CONFLICT DO NOTHING"
         )
         self._load = text(
             f"SELECT domain, transaction_id, position, sequence FROM {table}"
@@ -117,13 +118,16 @@ class Partition:
     async def _open_places(self) -> None:
         async with self._database.transaction() as connection:
             partitions = await connection.scalar(self._partitions, {"consumer": self._consumer.name})
-            if partitions is not None and partitions > self._consumer.partitions:
+            if partitions not in (0, self._consumer.partitions):
                 raise Misconfigured(
                     f"consumer {self._consumer.name} has {partitions} partitions in its database, "
                     f"not {self._consumer.partitions}: their number is fixed once it has run"
                 )
             for domain in self._consumer.domains:
-                await connection.execute(self._open, {**self._me, "domain": domain})
+                await connection.execute(
+                    self._open,
+                    {"consumer": self._consumer.name, "domain": domain, "partitions": self._consumer.partitions},
+                )
             rows = await connection.execute(self._load, {**self._me, "domains": list(self._consumer.domains)})
             self._places = {
                 row.domain: _Place(LogPosition(row.transaction_id, row.position), row.sequence) for row in rows
@@ -141,8 +145,10 @@ class Partition:
                 await self._read_table(domain)
             else:
                 assert first.sequence is not None
-                # A stream that was made anew counts anew.
-                noted = place.sequence if place.sequence <= end else 0
+                # A stream that was made anew, or lost its end, counts anew.
+                there = await at(nats.jetstream, place.sequence)
+                is_valid = there is not None and there.domain == domain and there.position <= place.position
+                noted = place.sequence if is_valid else 0
                 starts.append(max(noted, first.sequence - 1))
         return min(starts)
 
@@ -198,7 +204,7 @@ class Partition:
         if wanted:
             async with self._database.transaction() as connection:
                 for event in wanted:
-                    if self._letters.holds_up(event):
+                    if await self._letters.holds_up(connection, event):
                         await self._letters.add(connection, event)
                     else:
                         await self._consumer.handle(connection, event)

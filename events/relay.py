@@ -25,7 +25,7 @@ from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.store import channel
 from events.stream import STREAM, Connection, connected, ensure_stream, newest, stop_if_cancelled
 from kernel.database import Database, Session
-from kernel.errors import Unavailable
+from kernel.errors import Misconfigured, Unavailable
 from kernel.ids import now
 from kernel.locks import lock_key
 from kernel.messages import DomainName
@@ -64,17 +64,25 @@ class Relay:
         self._lag_told_at = self._noted_at = 0.0
         self._last_note: tuple[datetime, LogPosition] | None = None
         self._noted = text(f"SELECT stream_created_at, transaction_id, position FROM {domain}.relay_position")
+        self._is_recorded = text(
+            f"SELECT 1 FROM {domain}.events"
+            " WHERE (transaction_id, position) = (:transaction_id, :number) AND id = :id"
+        )
         self._save = text(
             f"INSERT INTO {domain}.relay_position (id, stream_created_at, transaction_id, position)"
             " VALUES (1, :stream_created_at, :transaction_id, :number)"
             " ON CONFLICT (id) DO UPDATE SET stream_created_at = excluded.stream_created_at,"
             " transaction_id = excluded.transaction_id, position = excluded.position, published_at = now()"
+            " WHERE relay_position.stream_created_at <> excluded.stream_created_at"
+            " OR (relay_position.transaction_id, relay_position.position)"
+            " < (excluded.transaction_id, excluded.position)"
         )
 
     async def run(self) -> None:
         """Relay until cancelled, through every outage of PostgreSQL and of NATS.
 
-        Raises `Misconfigured` if the stream in NATS is not ours.
+        Raises `Misconfigured` if the stream in NATS is not ours, or ends with an event that the domain's table
+        does not have.
         """
         while True:
             try:
@@ -87,6 +95,7 @@ class Relay:
                     _log.warning(
                         "relay of %s: %s; its events wait and are tried again", self.domain, error.message
                     )
+            stop_if_cancelled()
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
@@ -154,6 +163,13 @@ class Relay:
         new, and all events are published, or they got too old for it, and what we noted holds."""
         last = await newest(jetstream, f"{ROOT}.{self.domain}.>")
         if last is not None:
+            async with self._database.transaction() as connection:
+                is_ours = await connection.scalar(self._is_recorded, {**last.position._asdict(), "id": last.id})
+            if not is_ours:
+                raise Misconfigured(
+                    f"the stream {STREAM} ends with an event of {self.domain} that its table does not have "
+                    f"({last.id}): was one of them restored? Delete the stream, and all is published anew"
+                )
             return last.position
         async with self._database.transaction() as connection:
             noted = (await connection.execute(self._noted)).first()

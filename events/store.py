@@ -24,7 +24,6 @@ from sqlalchemy import (
     SmallInteger,
     String,
     UniqueConstraint,
-    Uuid,
     bindparam,
     func,
     text,
@@ -80,7 +79,8 @@ def event_table_args(schema: DomainName) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Causation:
-    """What led to an event: the story it belongs to (the order's id) and the step that made it."""
+    """What led to an event: the story it belongs to (that of its order, if it is not said) and
+    the step that made it."""
 
     correlation_id: UUID | None = None
     causation_id: str | None = None
@@ -124,16 +124,16 @@ class EventStore:
             f"WITH written AS (INSERT INTO {events}"
             "  (id, stream, version, type, schema_version, data, correlation_id, causation_id, trace_context)"
             "  SELECT new.id, new.stream, new.version, new.type, new.schema_version, new.data,"
-            "   :correlation_id, :causation_id, CAST(:trace_context AS jsonb)"
+            "   new.correlation_id, :causation_id, CAST(:trace_context AS jsonb)"
             "  FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS"
-            "   (id uuid, stream varchar, version int, type varchar, schema_version smallint, data jsonb)"
+            "   (id uuid, stream varchar, version int, type varchar, schema_version smallint, data jsonb,"
+            "    correlation_id uuid)"
             "  ) WITH ORDINALITY AS new"
             f"  LEFT JOIN {events} AS last ON last.stream = new.stream AND last.version = new.version - 1"
             "  WHERE coalesce(last.transaction_id, 0) <= pg_current_xact_id()::text::bigint"
             "  ORDER BY new.ordinality ON CONFLICT (stream, version) DO NOTHING RETURNING 1"
             f") SELECT count(*), pg_notify('{channel(schema)}', '') FROM written"
         ).bindparams(
-            bindparam("correlation_id", type_=Uuid()),
             bindparam("causation_id", type_=String()),
             bindparam("trace_context", type_=String()),
         )
@@ -152,7 +152,7 @@ class EventStore:
         """Append to a stream that was at `seen_version` when the events were decided.
 
         Raises `ConcurrencyConflict` if it has moved on, or was moved to `seen_version` by a transaction that began
-        to write after this one; the transaction stays usable.
+        to write after this one. Roll the transaction back: it may hold some of the events.
         """
         await self._write(
             connection, [(stream, seen_version + number, event) for number, event in enumerate(events, 1)]
@@ -184,6 +184,7 @@ class EventStore:
                 "type": type(event).__name__,
                 "schema_version": event.schema_version,
                 "data": event,
+                "correlation_id": cause.correlation_id or getattr(event, "order_id", None),
             }
             for stream, version, event in entries
         ]
@@ -191,7 +192,6 @@ class EventStore:
             self._insert,
             {
                 "rows": to_json(rows).decode(),
-                "correlation_id": cause.correlation_id,
                 "causation_id": cause.causation_id,
                 "trace_context": to_json(trace_context).decode() if trace_context else None,
             },

@@ -175,7 +175,9 @@ async def ensure_stream(jetstream: JetStreamContext, ours: StreamConfig) -> date
             "Remove or rename it, or give the mall a NATS account of its own"
         )
     if any(getattr(theirs, setting) != getattr(ours, setting) for setting in _OURS_TO_CHANGE):
-        info = await jetstream.update_stream(ours)
+        info = await jetstream.update_stream(
+            theirs.evolve(**{setting: getattr(ours, setting) for setting in _OURS_TO_CHANGE})
+        )
     assert info.created is not None
     return info.created
 
@@ -197,6 +199,18 @@ async def newest(jetstream: JetStreamContext, pattern: str) -> RecordedEvent | N
     except NotFoundError:
         return None
     return _event(message)
+
+
+async def at(jetstream: JetStreamContext, sequence: int) -> RecordedEvent | None:
+    """The event with this number; None if the stream has none there."""
+    if not sequence:
+        return None
+    try:
+        message = await jetstream.get_msg(STREAM, seq=sequence)
+    except NotFoundError:
+        return None
+    assert message.subject is not None
+    return _read(message.subject, message.headers, message.data, sequence)
 
 
 async def last_sequence(jetstream: JetStreamContext) -> int:

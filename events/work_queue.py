@@ -176,6 +176,7 @@ class Workers:
                 if error.message != self._trouble:
                     self._trouble = error.message
                     _log.warning("workers of %s: %s; they go on when that is over", self._queue, error.message)
+            stop_if_cancelled()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -25,7 +25,11 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
 )
 
 
@@ -79,7 +83,7 @@ class Database:
             reason = error.orig and error.orig.__cause__
             if error.connection_invalidated or isinstance(reason, _AWAY):
                 raise Unavailable(f"the {self.name} database does not answer") from error
-            if isinstance(reason, asyncpg.DeadlockDetectedError):
+            if isinstance(reason, asyncpg.TransactionRollbackError):
                 raise Unavailable(f"the {self.name} database was asked for the same at once: try again") from error
             raise
 

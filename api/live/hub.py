@@ -168,7 +168,7 @@ class Hub:
             # The stream drops its oldest events without a word, perhaps just before they were read.
             if await first_sequence(jetstream) > after + 1:
                 raise Gone(after)
-        entries = [Entry.of(event) for event in events]
+        entries = [_entry(event) for event in events]
         reached = entries[-1].position if entries else after
         return entries, max(reached, info.state.last_seq) if reached >= last else reached
 
@@ -186,7 +186,7 @@ class Hub:
 
     async def _add(self, nats: Connection, events: Iterable[RecordedEvent]) -> None:
         for event in events:
-            entry = Entry.of(event)
+            entry = _entry(event)
             if entry.position != self.ring.position + 1:
                 await self._cross(nats, entry.position - self.ring.position - 1)
             self.ring.add(entry)
@@ -300,6 +300,16 @@ class Reader:
         if entries:
             self.position = entries[-1].position
         return entries
+
+
+def _entry(event: RecordedEvent) -> Entry:
+    """The entry of an event; of one that can not be told, that of a position without an event."""
+    try:
+        return Entry.of(event)
+    except ValueError:
+        assert event.sequence is not None
+        _log.error("live updates: event %s (%s) can not be told, and is passed over", event.id, event.subject)
+        return Entry.of_none(event.sequence)
 
 
 def _nats_is_away() -> Unavailable:

@@ -49,16 +49,18 @@ async def follow_events(websocket: WebSocket, mall: ServicesDependency) -> None:
 
     Take a snapshot by REST behind the `hello` and then apply the events: an event may be in the snapshot already,
     which the `version` of its stream tells. After a disconnect, connect with the `position` of the last message of
-    any type as `after`, and no event is missed or repeated. Clients need not send anything; what they send is
-    ignored.
+    any type as `after`, and no event is missed or repeated, unless the stream was lost and made anew in between.
+    Clients need not send anything; what they send is ignored.
 
     The socket is accepted before it is refused, so that browsers learn the reason. It is closed with a code of
     `api.closing.CloseCode`:
 
     - 4401: there is no key, or it is not valid (any more). It is looked at once, when the client connects.
     - 4400: a parameter breaks a rule: an unknown topic, or `after` is no position or one that no event has yet.
-    - 4410: what follows `after` is not kept any more (or the stream was lost and made anew). Take a fresh snapshot
-      and connect without `after`.
+    - 4410: what follows `after` is not kept any more, or this server saw that the stream was lost and made anew
+      while the client was connected. Take a fresh snapshot and connect without `after`. (Who connects with an
+      `after` of the lost stream is not told so: it is taken for a position of the new one, and breaks a rule
+      (4400) if that has not got so far yet.)
     - 4408: the client does not read fast enough. The reason says where to resume; what was sent before the close
       came whole. A client that does not read this either is cut off some seconds later without it (1006).
     - 1013: NATS or PostgreSQL is away. Resume after a while.

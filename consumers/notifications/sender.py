@@ -22,6 +22,7 @@ from sqlalchemy import Double, String, bindparam, text
 from consumers.notifications.messages import Notification, NotificationStatus
 from consumers.notifications.port import Notifier, Undeliverable
 from consumers.notifications.service import CHANNEL
+from events.stream import stop_if_cancelled
 from events.work_queue import Job, TryAgain, Workers, WorkQueue, work_queue
 from kernel.database import Database
 from kernel.errors import MallError, Unavailable
@@ -145,6 +146,7 @@ class Sender:
                 if error.message != trouble:
                     trouble = error.message
                     _log.warning("notifications: %s; they are handed out when that is over", trouble)
+            stop_if_cancelled()
             await asyncio.sleep(_PAUSE)
 
     async def _hand_out(self, queue: WorkQueue) -> None:

@@ -19,7 +19,7 @@ from events.stream import Limits, connected, event_stream
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.ids import new_id
-from mallbots.audit import whole_stream
+from mallbots.audit_look import whole_stream
 from tests.waiting import eventually
 
 STORE = EventStore("depot", EVENTS)

@@ -7,7 +7,8 @@ from events.recorded import START, RecordedEvent
 from events.stream import connected
 from kernel.database import Database
 from kernel.ids import new_id
-from mallbots.audit import PUBLISHED, _findings, _Look, _read_stream
+from mallbots.audit import PUBLISHED, _findings
+from mallbots.audit_look import Look, _read_stream
 from mallbots.settings import DATABASES, Settings
 from tests.events.log import all_published, relay, running, write_many
 from tests.nats import NatsServer
@@ -27,7 +28,7 @@ async def settings(fresh_database: Database, own_nats: NatsServer) -> Settings:
 
 async def findings(settings: Settings) -> tuple[int, set[tuple[str, str]]]:
     """How many published events were looked at, and what was found: whom, and how."""
-    look = _Look()
+    look = Look()
     await _read_stream(settings, look)
     told = list(_findings(look))
     assert all(finding.promise == PUBLISHED for finding in told)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from domains.depot.messages import EVENTS, ShoppingListCancelled
 from events.store import Causation, EventStore, caused_by
@@ -79,3 +80,37 @@ async def test_a_database_that_is_away_is_told_as_unavailable() -> None:
     with pytest.raises(Unavailable, match="orders database does not answer"):
         await nobody.ping()
     await nobody.close()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param("53100", id="disk full"),
+        pytest.param("53200", id="out of memory"),
+        pytest.param("53300", id="too many connections"),
+        pytest.param("57014", id="statement given up"),
+        pytest.param("58030", id="disk does not answer"),
+        pytest.param("40001", id="transactions in each other's way"),
+        pytest.param("55P03", id="lock not available"),
+    ],
+)
+async def test_a_database_that_can_not_go_on_is_told_as_unavailable(database: Database, state: str) -> None:
+    with pytest.raises(Unavailable, match="the test database"):
+        async with database.transaction() as connection:
+            await connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"))
+
+
+async def test_a_database_that_only_reads_is_told_as_unavailable(database: Database) -> None:
+    async def append() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("SET TRANSACTION READ ONLY"))
+            await STORE.append(connection, f"test-{new_id()}", 0, [event("first")])
+
+    with pytest.raises(Unavailable, match="test database does not answer"):
+        await append()
+
+
+async def test_a_statement_that_is_wrong_is_no_outage(database: Database) -> None:
+    with pytest.raises(DBAPIError, match="smallint out of range"):
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT CAST(1 << 20 AS smallint)"))

@@ -7,20 +7,21 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
-from nats.js.api import RetentionPolicy, StreamConfig
+from nats.js.api import RetentionPolicy, StoreCompression, StreamConfig
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from sqlalchemy import text
 
 from events.log import EventLog
-from events.recorded import START
+from events.recorded import START, LogPosition
 from events.relay import Relay
 from events.store import Causation, caused_by
-from events.stream import connected
+from events.stream import Limits, connected, ensure_stream, event_stream
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict, Misconfigured
-from kernel.ids import new_id
+from kernel.ids import new_id, now
 from kernel.locks import lock_key
 from tests.events.log import (
     STREAM_CONFIG,
@@ -262,6 +263,47 @@ async def test_a_stream_that_was_lost_is_filled_again(fresh_database: Database, 
     assert_once_and_in_order(found, await recorded(fresh_database))
 
 
+async def test_a_stream_that_ends_with_an_event_that_the_table_does_not_have_is_refused(
+    fresh_database: Database, own_nats: NatsServer
+) -> None:
+    await write_many(fresh_database, streams=2, events=2)
+    async with running(relay(fresh_database, own_nats.url)):
+        *_, last = await all_published(fresh_database, own_nats.url)
+    async with fresh_database.transaction() as connection:
+        # As in a backup that is a little older than the stream.
+        await connection.execute(text("DELETE FROM depot.events WHERE id = :id"), {"id": last.id})
+    await write(fresh_database, new_id(), "after the backup was restored")
+    with pytest.raises(Misconfigured, match=f"depot that its table does not have \\({last.id}\\)"):
+        await asyncio.wait_for(relay(fresh_database, own_nats.url), 5)
+    async with connected(own_nats.url, "test") as nats:
+        await nats.jetstream.delete_stream("MALLBOTS")
+    async with running(relay(fresh_database, own_nats.url)):
+        found = await all_published(fresh_database, own_nats.url)
+    assert_once_and_in_order(found, await recorded(fresh_database))
+
+
+async def test_a_relay_that_lost_its_lock_does_not_note_less_than_the_one_that_leads(
+    fresh_database: Database, own_nats: NatsServer
+) -> None:
+    lost, leads = (Relay("depot", fresh_database, own_nats.url, STREAM_CONFIG) for _ in range(2))
+    created_at = now()
+
+    async def noted() -> tuple[int, int]:
+        statement = text("SELECT transaction_id, position FROM depot.relay_position")
+        async with fresh_database.transaction() as connection:
+            row = (await connection.execute(statement)).one()
+            return row.transaction_id, row.position
+
+    await leads._note(created_at, LogPosition(20, 7))
+    await lost._note(created_at, LogPosition(10, 9))
+    assert await noted() == (20, 7)
+    await lost._note(created_at, LogPosition(20, 8))
+    assert await noted() == (20, 8)
+    # A stream that was made anew is filled from the start.
+    await leads._note(created_at + timedelta(seconds=1), LogPosition(1, 1))
+    assert await noted() == (1, 1)
+
+
 async def test_events_that_got_too_old_for_the_stream_are_not_published_again(
     fresh_database: Database, own_nats: NatsServer
 ) -> None:
@@ -289,6 +331,18 @@ async def test_a_changed_limit_of_the_stream_is_brought_up_to_date(
         await all_published(fresh_database, own_nats.url)
     async with connected(own_nats.url, "test") as nats:
         assert (await nats.jetstream.stream_info("MALLBOTS")).config.max_bytes == 1 << 20
+
+
+async def test_what_operators_have_set_survives_a_changed_limit(own_nats: NatsServer) -> None:
+    async with connected(own_nats.url, "test") as nats:
+        await ensure_stream(nats.jetstream, STREAM_CONFIG)
+        config = (await nats.jetstream.stream_info("MALLBOTS")).config
+        theirs = {"description": "kept by operators", "compression": StoreCompression.S2}
+        await nats.jetstream.update_stream(config.evolve(**theirs))
+        await ensure_stream(nats.jetstream, event_stream(Limits(timedelta(days=2), 1 << 20)))
+        config = (await nats.jetstream.stream_info("MALLBOTS")).config
+    assert (config.max_age, config.max_bytes) == (timedelta(days=2).total_seconds(), 1 << 20)
+    assert (config.description, config.compression) == ("kept by operators", "s2")
 
 
 async def _has_all(database: Database, number: int) -> bool:

@@ -17,6 +17,7 @@ from api.closing import LONGEST_REASON, CloseCode
 from api.live.hub import Gone, Hub, TooSlow
 from domains.orders.messages import ApproveOrder
 from events.consumer import DOMAINS
+from events.recorded import START
 from events.stream import Connection, connected, follow, last_sequence
 from kernel.database import Database
 from kernel.ids import new_id
@@ -52,7 +53,7 @@ async def test_staff_hear_of_events_as_they_were_recorded_after_a_hello(api: Api
         "version": 1,
         "schema_version": 1,
         "data": first.fields(),
-        "correlation_id": None,
+        "correlation_id": str(order.order_id),
         "causation_id": None,
         "recorded_at": first.recorded_at.isoformat().replace("+00:00", "Z"),
     }
@@ -295,6 +296,28 @@ async def test_what_is_no_event_is_passed_over(fresh_database: Database, own_nat
                 assert (await hello(staff), positions(await take(staff, 2))) == (0, [1, 3])
                 await api.place()
                 assert positions(await take(staff, 1)) == [5]
+
+
+async def test_an_event_that_can_not_be_told_is_passed_over(
+    fresh_database: Database, own_nats: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with an_api(fresh_database, own_nats.url) as api:
+        await api.place()
+        await eventually(lambda: api.hub.ring.position == 1)
+        (placed,) = await published(own_nats.url)
+        async with api.follow() as staff, connected(own_nats.url, "test") as nats:
+            await hello(staff)
+            for subject, data in (("mallbots.loyalty.PointsEarned.card-1", b"{}"), ("mallbots.orders.X.y", b"[]")):
+                headers = placed.headers(placed.previous or START) | {"Nats-Msg-Id": str(new_id())}
+                await nats.jetstream.publish(subject, data, headers=headers)
+            await api.place()
+            assert positions(await take(staff, 1)) == [4]
+        hub = Hub(own_nats.url, size=1)
+        async with running(hub.run()):
+            await eventually(lambda: hub.live)
+            reader = await hub.reader(DOMAINS, after=0)
+            assert [entry.position for entry in await reader.next(5)] == [1, 4]
+    assert "(mallbots.loyalty.PointsEarned.card-1) can not be told, and is passed over" in caplog.text
 
 
 async def test_a_position_that_only_another_process_has_seen_yet_is_not_of_the_future(api: Api) -> None:
