@@ -4,9 +4,11 @@
     MallError
     ├── InvalidInput     what was sent breaks a rule
     ├── Unauthenticated  no key, or not one of ours
+    ├── Forbidden        the caller may not do that
     ├── NotFound         there is no such thing, or it is not the caller's
     ├── Conflict         the thing is in a state that forbids it
     ├── Refused          a business rule says no to an order; the saga undoes its steps
+    ├── TooManyAttempts  shut for a while after too many wrong ones
     ├── Unavailable      a part is away; try again
     └── Misconfigured    a setting is wrong or missing
 """
@@ -21,6 +23,8 @@ RefusalCode = Literal[
     "insufficient_stock",
     "payment_declined",
     "insufficient_funds",
+    "hold_lapsed",
+    "not_refundable",
     "order_cancelled",
 ]
 
@@ -67,6 +71,12 @@ class Unauthenticated(MallError):
     code = "unauthenticated"
 
 
+class Forbidden(MallError):
+    """The caller is known, and may not do that."""
+
+    code = "forbidden"
+
+
 class NotFound(MallError):
     """There is no such thing, or it is not the caller's."""
 
@@ -85,6 +95,36 @@ class IdempotencyKeyReused(Conflict):
     code = "idempotency_key_reused"
 
 
+class ShoppingBegan(Conflict):
+    """A robot is shopping for the order, so the customer can not cancel it any more."""
+
+    code = "shopping_began"
+
+
+class NotReady(Conflict):
+    """The order is not at the desk."""
+
+    code = "not_ready"
+
+
+class HandOverUnderWay(Conflict):
+    """Another member of staff is handing the order over at this moment."""
+
+    code = "hand_over_under_way"
+
+
+class ListLost(Conflict):
+    """The robot does not hold this shopping list (any more): it was silent for too long, or was recalled."""
+
+    code = "list_lost"
+
+
+class WrongPickupCode(InvalidInput):
+    """This is not the order's pickup code."""
+
+    code = "wrong_pickup_code"
+
+
 class OrderClosed(Conflict):
     """The order has ended (or is being undone), so the step may not happen any more."""
 
@@ -99,6 +139,16 @@ class Refused(MallError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
+
+
+class TooManyAttempts(MallError):
+    """There were too many wrong ones; it is shut for so many seconds."""
+
+    code = "too_many_attempts"
+
+    def __init__(self, message: str, retry_after_seconds: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(MallError):

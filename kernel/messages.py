@@ -3,7 +3,7 @@ may import it."""
 
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from kernel.errors import Refusal
 
@@ -28,11 +28,12 @@ class Message(BaseModel):
 
 
 class OrderLine(Message):
-    """A line as the customer asked for it."""
+    """A line as the customer asked for it. `dearer_substitute` allows a substitute that costs more."""
 
     sku: Sku
     quantity: Quantity
     if_missing: IfMissing = "skip"
+    dearer_substitute: bool = False
 
 
 class PricedLine(Message):
@@ -45,11 +46,33 @@ class PricedLine(Message):
     unit_price_cents: Cents
 
 
-class Cancellation(Message):
-    """Somebody wants an order undone: who, and why in their words."""
+class Pieces(Message):
+    """So many pieces of a product."""
 
-    by: Literal["customer", "staff", "operator"]
+    sku: Sku
+    quantity: int
+
+
+class Substitution(Message):
+    """Pieces of another product instead of missing ones of `sku`. `line` has their price."""
+
+    sku: Sku
+    line: PricedLine
+
+
+class Cancellation(Message):
+    """Somebody wants an order undone: who, and why in their words. The mall itself does when nothing of it, or not
+    all that it must have, was found. `name` is the member of staff, if one did."""
+
+    by: Literal["customer", "staff", "operator", "mall"]
     reason: str = Field("", max_length=500)
+    name: str | None = None
+
+
+class Expiry(Message):
+    """Nobody came for an order within its pickup window, which ended then."""
+
+    pickup_until: AwareDatetime
 
 
 Reply = TypeVar("Reply")
@@ -63,8 +86,11 @@ class Done(Message, Generic[Reply]):
 
 
 class Failed(Message):
-    """What a failed attempt of an activity leaves behind: which it was, why, and the refusal if it was one."""
+    """What a failed attempt of an activity leaves behind: which it was, why (in a line for operators, as a code of
+    the error tree, and in words), and the refusal if it was one."""
 
     attempts: int
     message: str
+    code: str = "internal"
+    detail: str = ""
     refusal: Refusal | None = None

@@ -8,7 +8,9 @@ ORDER_STATUS: Final = SearchAttributeKey.for_keyword("OrderStatus")
 KIOSK: Final = SearchAttributeKey.for_keyword("Kiosk")
 CUSTOMER: Final = SearchAttributeKey.for_keyword("Customer")
 TOTAL_CENTS: Final = SearchAttributeKey.for_int("TotalCents")
+ROBOT: Final = SearchAttributeKey.for_keyword("Robot")
+"""The robot that has or had the order's shopping list last."""
 STUCK: Final = SearchAttributeKey.for_keyword("Stuck")
 """The activity that needs a person, while there is one; absent otherwise."""
 
-ALL: Final = (ORDER_STATUS, KIOSK, CUSTOMER, TOTAL_CENTS, STUCK)
+ALL: Final = (ORDER_STATUS, KIOSK, CUSTOMER, TOTAL_CENTS, ROBOT, STUCK)

@@ -1,21 +1,31 @@
 """What is said to the order's workflow, and what it tells of itself."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from domains.payments.messages import Payment
+from domains.orders.messages import Refund
+from domains.payments.messages import DeskPayment, Payment, Receipt
 from kernel.errors import Refusal
-from kernel.messages import Cancellation, Message, OrderLine
+from kernel.messages import Cancellation, Expiry, Message, OrderLine
+from workflows.steps import SILENCE
 
-Cause = Refusal | Cancellation
+Cause = Refusal | Cancellation | Expiry
 """Why a saga is undone."""
 
 
+class PickupRules(Message):
+    """How long an order waits at the desk until it expires, and after which times its customer is reminded."""
+
+    window: timedelta = timedelta(hours=24)
+    reminders: list[timedelta] = [timedelta(hours=2), timedelta(hours=20)]
+
+
 class OrderRequest(Message):
-    """An order as a kiosk sent it. `order_id` is made once for each idempotency key."""
+    """An order as a kiosk sent it, with the rules of the mall for it. `order_id` is made once for each idempotency
+    key; `silence` is how long a robot may be silent until it loses the list."""
 
     order_id: UUID
     kiosk: str
@@ -23,17 +33,37 @@ class OrderRequest(Message):
     lines: list[OrderLine]
     payment: Payment
     currency: str
+    pickup: PickupRules = PickupRules()
+    silence: timedelta = SILENCE
 
 
 class OrderOutcome(Message):
-    """How an order ended."""
+    """How an order ended: completed with a receipt, or undone for a cause."""
 
     order_id: UUID
-    status: Literal["rejected", "cancelled"]
-    cause: Cause
+    status: Literal["completed", "rejected", "cancelled", "expired"]
+    cause: Cause | None = None
+    receipt: Receipt | None = None
 
 
-StepState = Literal["planned", "running", "done", "refused", "cancelled"]
+class HandOver(Message):
+    """A member of staff hands the order over to whoever says its pickup code. `payment` is what is paid at the
+    desk; without one the card's hold is captured."""
+
+    pickup_code: str
+    payment: DeskPayment | None = None
+    by: str
+
+
+class RefundOutcome(Message):
+    """How a refund ended: what was given back, or why nothing was."""
+
+    refund_id: UUID
+    refund: Refund | None = None
+    refusal: Refusal | None = None
+
+
+StepState = Literal["planned", "running", "done", "refused", "failed", "cancelled"]
 
 
 class ActionAccount(BaseModel):
@@ -54,10 +84,26 @@ class StepAccount(ActionAccount):
 
 
 class SagaAccount(BaseModel):
-    """The workflow's own account of an order: every step in the order of the story, and why it is undone."""
+    """The workflow's own account of an order: every step in the order of the story, and why it is undone. `picked`
+    of `pieces` were brought or reported so far, as far as the workflow was told."""
 
     order_id: UUID
-    status: Literal["pending", "approved", "undoing", "rejected", "cancelled"]
+    status: Literal[
+        "pending",
+        "approved",
+        "shopping",
+        "ready",
+        "handing_over",
+        "undoing",
+        "completed",
+        "rejected",
+        "cancelled",
+        "expired",
+    ]
     stuck: str | None = None
     cause: Cause | None = None
+    robot: str | None = None
+    picked: int | None = None
+    pieces: int | None = None
+    pickup_until: datetime | None = None
     steps: list[StepAccount]

@@ -11,8 +11,10 @@ from typing import Any, Final, Generic, TypeVar
 
 from temporalio.common import RetryPolicy
 
-from domains.orders.messages import OrderAnswer
-from domains.stores.messages import Reservation
+from domains.depot.messages import Assignment, CancelledShopping, ShoppingResult
+from domains.orders.messages import OrderAnswer, Refund
+from domains.payments.messages import Receipt
+from domains.stores.messages import Adjustment, Reservation
 from kernel.messages import Done
 
 Reply = TypeVar("Reply")
@@ -24,8 +26,13 @@ PATIENCE: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Step(Generic[Reply]):
-    """One row of the table. `undo_if_cancelled` stands in for `undo` when somebody cancelled the order;
-    `undo_reply` is what either answers."""
+    """One row of the table. `undo_if_cancelled` and `undo_if_expired` stand in for `undo` when somebody cancelled
+    the order or nobody came for it; `undo_reply` is what each answers.
+
+    A step that `waits` is completed from outside, by a robot: it may take hours without being stuck, and is
+    dropped at once when the order is cancelled. A step with a `limit` is given up after so many seconds: its
+    caller says what then.
+    """
 
     activity: str
     reply: type[Done[Reply]]
@@ -34,7 +41,10 @@ class Step(Generic[Reply]):
     longest: float
     undo: str | None = None
     undo_if_cancelled: str | None = None
+    undo_if_expired: str | None = None
     undo_reply: type[Done[Any]] = Done[None]
+    waits: bool = False
+    limit: float | None = None
 
     @property
     def task_queue(self) -> str:
@@ -53,15 +63,41 @@ class Step(Generic[Reply]):
         )
 
 
+SILENCE: Final = timedelta(seconds=30)
+"""A robot that was not heard of for so long loses its list, if the order does not say otherwise."""
+
 # fmt: off
-#                 step                 answers                 seconds: attempt, first, longest      undo
-PLACE     = Step("orders.place",       Done[None],                      10, 0.2,  60, undo="orders.reject",
-                                                                          undo_if_cancelled="orders.cancel",
-                                                                          undo_reply=Done[OrderAnswer])
-RESERVE   = Step("stores.reserve",     Done[Reservation],               10, 0.2,  60, undo="stores.release")
-AUTHORIZE = Step("payments.authorize", Done[None],                      20, 0.5,  60, undo="payments.void")
-SCHEDULE  = Step("depot.schedule",     Done[None],                      10, 0.2,  60, undo="depot.cancel")
-APPROVE   = Step("orders.approve",     Done[OrderAnswer],               10, 0.2,  60)
+#                 step                 answers             seconds: attempt, first, longest      undo
+PLACE     = Step("orders.place",       Done[None],                  10, 0.2,  60, undo="orders.reject",
+                                                                      undo_if_cancelled="orders.cancel",
+                                                                      undo_if_expired="orders.expire",
+                                                                      undo_reply=Done[OrderAnswer])
+RESERVE   = Step("stores.reserve",     Done[Reservation],           10, 0.2,  60, undo="stores.release")
+AUTHORIZE = Step("payments.authorize", Done[None],                  20, 0.5,  60, undo="payments.void")
+SCHEDULE  = Step("depot.schedule",     Done[None],                  10, 0.2,  60, undo="depot.cancel",
+                                                                      undo_reply=Done[CancelledShopping | None])
+APPROVE   = Step("orders.approve",     Done[OrderAnswer],           10, 0.2,  60)
+ASSIGN    = Step("depot.assign",       Done[Assignment],           300, 0.2,  60, waits=True)
+SHOP      = Step("depot.shop",         Done[ShoppingResult],     86400, 0.2,  60, waits=True)
+READY     = Step("orders.ready",       Done[None],                  10, 0.2,  60)
+CAPTURE   = Step("payments.capture",   Done[Receipt],               20, 0.5,   5, limit=30)
+CONSUME   = Step("stores.consume",     Done[None],                  10, 0.2,  60)
+COMPLETE  = Step("orders.complete",    Done[None],                  10, 0.2,  60)
+
+ADJUST_STOCK     = Step("stores.adjust",           Done[Adjustment], 10, 0.2,  60)
+ADJUST_PAYMENT   = Step("payments.adjust",         Done[None],       20, 0.5,  60)
+DROP_SUBSTITUTES = Step("stores.drop_substitutes", Done[Adjustment], 10, 0.2,  60)
+ADJUST_ORDER     = Step("orders.adjust",           Done[None],       10, 0.2,  60)
+AMEND            = Step("depot.amend",             Done[None],       10, 0.2,  60)
+REMIND           = Step("orders.remind",           Done[None],       10, 0.2,  60)
+
+REFUND_ORDER   = Step("orders.refund",   Done[Refund], 10, 0.2,  60, undo="orders.withdraw_refund")
+REFUND_PAYMENT = Step("payments.refund", Done[None],   20, 0.5,  60)
 # fmt: on
 
-STORY: Final = (PLACE, RESERVE, AUTHORIZE, SCHEDULE, APPROVE)
+STORY: Final = (PLACE, RESERVE, AUTHORIZE, SCHEDULE, APPROVE, ASSIGN, SHOP, READY, CAPTURE, CONSUME, COMPLETE)
+"""The steps of every order's saga."""
+IF_MISSING: Final = (ADJUST_STOCK, ADJUST_PAYMENT, DROP_SUBSTITUTES, ADJUST_ORDER, AMEND)
+"""What is done besides when a robot does not find something."""
+REFUND: Final = (REFUND_ORDER, REFUND_PAYMENT)
+"""The steps of a refund."""

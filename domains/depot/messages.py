@@ -1,15 +1,22 @@
 """What is said to Depot, what it answers, and the events it publishes."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import StringConstraints
+from pydantic import AwareDatetime, StringConstraints
 
 from events.event import Event
-from kernel.messages import Message, PricedLine
+from kernel.messages import Message, Pieces, PricedLine
 
 RobotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
 """It is part of the subject of a robot's events."""
+
+
+ListStatus = Literal["scheduled", "released", "assigned", "collected", "completed", "cancelled"]
+"""`scheduled`: made; `released`: waits for a robot; `assigned`: a robot has it; `collected`: the robot has
+reported every item, some are missing, and it waits for word what to do about them; `completed`: all is at the
+desk."""
+RobotStatus = Literal["offline", "idle", "busy", "on_break", "retired"]
 
 
 class Item(Message):
@@ -18,6 +25,14 @@ class Item(Message):
     sku: str
     name: str
     quantity: int
+
+
+class PickedItem(Item):
+    """An item as it is now. `picked` and `missing` are None until the robot has reported it; then they are
+    `quantity` together."""
+
+    picked: int | None = None
+    missing: int | None = None
 
 
 class Stop(Message):
@@ -37,11 +52,148 @@ class ScheduleShopping(Message):
     lines: list[PricedLine]
 
 
+class AssignList(Message):
+    """Let the next robot that is ready have the list. `round` counts, from 1, how often a robot was waited for."""
+
+    order_id: UUID
+    round: int
+
+
+class ShopList(Message):
+    """Wait until the robot that has the list has reported every item. `round` counts from 1, as the saga does."""
+
+    order_id: UUID
+    round: int
+
+
+class AmendList(Message):
+    """The word on missing items: pick these instead, or nothing more. `round` counts the order's adjustments."""
+
+    order_id: UUID
+    round: int
+    lines: list[PricedLine]
+
+
 class CancelShopping(Message):
     """Drop the list. `reason` is the code of what ended the order."""
 
     order_id: UUID
     reason: str
+
+
+# Replies
+
+
+class Assignment(Message):
+    """The robot that has the list."""
+
+    robot: str
+
+
+class ShoppingResult(Message):
+    """How a robot left the list. `silent` names it if it was not heard of for too long: the list waits for
+    another. Else every item was reported: `picked` and `missing` are all pieces so far by product; `completed` if
+    they are at the desk, otherwise some are missing and the robot waits for word (`AmendList`)."""
+
+    silent: str | None = None
+    picked: list[Pieces] = []
+    missing: list[Pieces] = []
+    completed: bool = False
+
+
+class CancelledShopping(Message):
+    """What a robot still carries of a cancelled list; it takes that back to the shelves."""
+
+    robot: str | None = None
+    carried: list[Pieces] = []
+
+
+class ListStop(Message):
+    """A store to stop at, and how far the items there are."""
+
+    store: str
+    items: list[PickedItem]
+
+
+class ListView(Message):
+    """A shopping list as it is now."""
+
+    order_id: UUID
+    status: ListStatus
+    robot: str | None
+    stops: list[ListStop]
+    released_at: AwareDatetime | None = None
+    changed_at: AwareDatetime
+
+
+class RobotView(Message):
+    """A robot as it is now. `order_id` is that of the list it holds, or of the cancelled one that it takes
+    back."""
+
+    robot: str
+    status: RobotStatus
+    order_id: UUID | None = None
+    registered_at: AwareDatetime
+    last_heard_at: AwareDatetime | None = None
+
+
+# For the robots' gateways
+
+
+class Duty(Message):
+    """What a robot has to do next with the list that it holds: pick what is not reported, wait for word on what is
+    missing, deliver; or give back what it `carried` when the list was cancelled, for that `reason`. None when it
+    is done with it.
+
+    `assign_round` and `shop_round` are the saga's steps that wait, or did; `result` is what the latter is to be
+    told. `amended` counts the words on missing items.
+    """
+
+    held: ListView
+    next: Literal["pick", "wait", "deliver", "give_back"] | None
+    amended: int = 0
+    carried: list[Pieces] = []
+    reason: str | None = None
+    assign_round: int | None = None
+    shop_round: int | None = None
+    result: ShoppingResult | None = None
+
+
+class Glance(Message):
+    """How a robot stands, as much as tells whether there is news for it. `session` is its newest stream."""
+
+    robot: str
+    status: RobotStatus
+    session: UUID | None = None
+    order_id: UUID | None = None
+    list_status: ListStatus | None = None
+    amended: int | None = None
+
+
+class Progress(Message):
+    """How far a robot is with a list that a step of the saga waits for: `picked` of `total` pieces."""
+
+    order_id: UUID
+    robot: str
+    shop_round: int
+    picked: int
+    total: int
+
+
+class LostList(Message):
+    """A list that was taken from a silent robot, and what the step of the saga is to be told, if one waits."""
+
+    order_id: UUID
+    shop_round: int | None
+    result: ShoppingResult
+
+
+class Recalled(Message):
+    """Why a robot does not hold a list any more, and what it has to take back to the shelves."""
+
+    order_id: UUID
+    reason: str
+    carried: list[Pieces] = []
 
 
 # Events
@@ -59,6 +211,31 @@ class ShoppingListCancelled(Event):
 
     order_id: UUID
     reason: str
+
+
+class ShoppingListReleased(Event):
+    """The list waits for a robot: the order was approved, or the robot that had it (`robot`) was silent for too
+    long."""
+
+    order_id: UUID
+    robot: RobotName | None = None
+
+
+class ShoppingListAmended(Event):
+    """There is word on missing items: these are to be picked instead, or nothing more."""
+
+    order_id: UUID
+    stops: list[Stop]
+
+
+class ItemsReturned(Event):
+    """What was carried of a cancelled list is back on the shelves. `by` names who says so, if it is not the
+    robot."""
+
+    order_id: UUID
+    robot: RobotName
+    pieces: list[Pieces]
+    by: str | None = None
 
 
 class ShoppingListAssigned(Event):
@@ -96,6 +273,12 @@ class ShoppingListCompleted(Event):
     robot: RobotName
 
 
+class RobotRegistered(Event):
+    """A robot was seen for the first time."""
+
+    robot: RobotName
+
+
 class RobotOnline(Event):
     """A robot is there and can be given a list."""
 
@@ -103,26 +286,39 @@ class RobotOnline(Event):
 
 
 class RobotOffline(Event):
-    """A robot left, or has not been heard of."""
+    """A robot left, takes a break, or has not been heard of."""
 
     robot: RobotName
 
 
-EVENTS = (ShoppingListScheduled, ShoppingListCancelled)
+EVENTS = (
+    ShoppingListScheduled,
+    ShoppingListReleased,
+    ShoppingListAssigned,
+    ItemPicked,
+    ItemMissing,
+    ShoppingListAmended,
+    ShoppingListCompleted,
+    ShoppingListCancelled,
+    ItemsReturned,
+    RobotRegistered,
+    RobotOnline,
+    RobotOffline,
+)
 """Every event that Depot writes."""
-
-ANNOUNCED = (ShoppingListAssigned, ItemPicked, ItemMissing, ShoppingListCompleted, RobotOnline, RobotOffline)
-"""Events that the rest of the story will write; consumers may count on them already."""
 
 STREAMS = {
     "list-{order_id}": (
         ShoppingListScheduled,
-        ShoppingListCancelled,
+        ShoppingListReleased,
         ShoppingListAssigned,
         ItemPicked,
         ItemMissing,
+        ShoppingListAmended,
         ShoppingListCompleted,
+        ShoppingListCancelled,
+        ItemsReturned,
     ),
-    "robot-{robot}": (RobotOnline, RobotOffline),
+    "robot-{robot}": (RobotRegistered, RobotOnline, RobotOffline),
 }
 """The streams of Depot, each named by a field of the events on it."""
