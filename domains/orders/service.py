@@ -1,7 +1,7 @@
 """What Orders can be asked to do. Each use case is load, decide, save, in one transaction."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
@@ -11,14 +11,23 @@ from sqlalchemy.exc import IntegrityError
 
 from domains.orders.copies import ProductNames
 from domains.orders.messages import (
-    ANNOUNCED,
     EVENTS,
+    AdjustOrder,
     ApproveOrder,
     CancelOrder,
+    CompleteOrder,
+    ExpireOrder,
     OrderAnswer,
+    OrderStatus,
+    OrderSummary,
     OrderView,
     PlaceOrder,
+    ReadyOrder,
+    Refund,
+    RefundOrder,
     RejectOrder,
+    RemindOfPickup,
+    WithdrawRefund,
 )
 from domains.orders.model import Order
 from events.log import EventLog
@@ -38,6 +47,11 @@ _PUT = text(
     " (:id, :kiosk, :customer, :status, :currency, :total_cents, :pickup_code, :placed_at, :version)"
     " ON CONFLICT (id) DO UPDATE SET status = excluded.status, total_cents = excluded.total_cents,"
     " pickup_code = excluded.pickup_code, version = excluded.version, updated_at = now()"
+)
+
+_SUMMARIES: Final = (
+    "SELECT id AS order_id, kiosk, customer, status, currency, total_cents, pickup_code, placed_at"
+    " FROM orders.orders"
 )
 
 
@@ -82,6 +96,42 @@ class Orders:
             order.cancel(command.order.order_id, command.cancellation)
         return _answer_of(order)
 
+    async def expire(self, command: ExpireOrder) -> OrderAnswer:
+        """End the order because nobody came for it. Returns the approval that the kiosk was told."""
+        async with self._order(command.order.order_id) as order:
+            order.expire(command.order.order_id, command.expiry)
+        return _answer_of(order)
+
+    async def adjust(self, command: AdjustOrder) -> None:
+        """Some of the order was missing: these lines and this total are what can be had. Raises `OrderClosed`."""
+        async with self._order(command.order_id) as order:
+            order.adjust(command)
+
+    async def make_ready(self, command: ReadyOrder) -> None:
+        """Everything that could be had is at the desk. Raises `OrderClosed`."""
+        async with self._order(command.order_id) as order:
+            order.make_ready(command)
+
+    async def remind(self, command: RemindOfPickup) -> None:
+        """Let the customer be reminded, each number once."""
+        async with self._order(command.order_id) as order:
+            order.remind(command)
+
+    async def complete(self, command: CompleteOrder) -> None:
+        """The order was handed over. Raises `OrderClosed` if it has ended otherwise."""
+        async with self._order(command.order_id) as order:
+            order.complete(command)
+
+    async def refund(self, command: RefundOrder) -> Refund:
+        """Say what is given back, each refund once. Raises `Refused` (`not_refundable`)."""
+        async with self._order(command.order_id) as order:
+            return order.refund(command)
+
+    async def withdraw_refund(self, command: WithdrawRefund) -> None:
+        """The refund could not be paid. One that comes later is refused."""
+        async with self._order(command.order_id) as order:
+            order.withdraw_refund(command)
+
     async def view(self, order_id: UUID) -> OrderView | None:
         """The order as it is now, or None."""
         async with self._database.transaction() as connection:
@@ -100,7 +150,30 @@ class Orders:
         """What happened to the order behind a version of its stream, oldest first, in today's schema versions."""
         async with self._database.transaction() as connection:
             events = await self._log.of_stream(connection, stream_of(order_id), version)
-        return [event.upcast((*EVENTS, *ANNOUNCED)) for event in events]
+        return [event.upcast(EVENTS) for event in events]
+
+    async def find(
+        self,
+        *,
+        pickup_code: str | None = None,
+        statuses: Collection[OrderStatus] = (),
+        before: UUID | None = None,
+        limit: int = 50,
+    ) -> list[OrderSummary]:
+        """Up to `limit` orders, the newest first, from the first behind `before`; with this pickup code and in one
+        of these statuses, if given. A pickup code is unique among the orders that can still be picked up."""
+        rules = {
+            "pickup_code = :pickup_code": pickup_code,
+            "status = ANY(:statuses)": list(statuses) or None,
+            "id < :before": before,
+        }
+        where = " AND ".join(["true", *(rule for rule, value in rules.items() if value is not None)])
+        values = {"pickup_code": pickup_code, "statuses": list(statuses), "before": before, "limit": limit}
+        used = {name: value for name, value in values.items() if f":{name}" in f"{where} :limit"}
+        query = text(f"{_SUMMARIES} WHERE {where} ORDER BY id DESC LIMIT :limit")
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query, used)).mappings()
+            return [OrderSummary.model_validate(dict(row)) for row in rows]
 
     async def _load(self, order_id: UUID) -> Order:
         async with self._database.transaction() as connection:

@@ -30,8 +30,9 @@ class OrderRow(SQLModel, table=True):
             "uq_orders_open_pickup_code",
             "pickup_code",
             unique=True,
-            postgresql_where=text("status = 'approved'"),
+            postgresql_where=text("status IN ('approved', 'ready')"),
         ),
+        Index("ix_orders_pickup_code", "pickup_code"),
         Index("ix_orders_status", "status"),
         {"schema": SCHEMA},
     )
