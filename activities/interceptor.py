@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from events.store import Causation, caused_by
-from kernel.errors import MallError, OrderClosed, Refusal, Refused
+from kernel.errors import InvalidInput, MallError, OrderClosed, Refusal, Refused
 from kernel.messages import Done, Failed
 
 
@@ -24,7 +24,7 @@ class _StepInbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         info = activity.info()
         cause = Causation(
-            correlation_id=_order_id(info.workflow_id),
+            correlation_id=_order_id(input.args[0]),
             causation_id=f"{info.activity_type}/{info.workflow_run_id}/{info.activity_id}",
         )
         try:
@@ -32,11 +32,14 @@ class _StepInbound(ActivityInboundInterceptor):
                 reply = await super().execute_activity(input)
         except MallError as error:
             failed = Failed(
-                attempts=info.attempt, message=f"{error.code}: {error.message}", refusal=_refusal(error)
+                attempts=info.attempt,
+                message=f"{error.code}: {error.message}",
+                code=error.code,
+                detail=error.message,
+                refusal=_refusal(error),
             )
-            raise ApplicationError(
-                error.message, failed, type=error.code, non_retryable=failed.refusal is not None
-            ) from error
+            final = failed.refusal is not None or isinstance(error, InvalidInput)
+            raise ApplicationError(error.message, failed, type=error.code, non_retryable=final) from error
         return Done(attempts=info.attempt, reply=reply)
 
 
@@ -49,8 +52,7 @@ def _refusal(error: MallError) -> Refusal | None:
     return None
 
 
-def _order_id(workflow_id: str | None) -> UUID | None:
-    try:
-        return UUID((workflow_id or "").removeprefix("order-"))
-    except ValueError:
-        return None
+def _order_id(command: Any) -> UUID | None:
+    """The order that a command is for."""
+    order_id: UUID | None = getattr(getattr(command, "order", command), "order_id", None)
+    return order_id

@@ -21,23 +21,34 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from domains.orders.messages import OrderAnswer
-from kernel.errors import NotFound, Unavailable
+from domains.orders.messages import OrderAnswer, RefundOrder
+from domains.payments.messages import Receipt
+from kernel.errors import (
+    HandOverUnderWay,
+    InvalidInput,
+    MallError,
+    NotFound,
+    NotReady,
+    OrderClosed,
+    Refusal,
+    Refused,
+    ShoppingBegan,
+    TooManyAttempts,
+    Unavailable,
+    WrongPickupCode,
+)
 from kernel.messages import Cancellation
 from workflows.attributes import CUSTOMER, KIOSK, ORDER_STATUS
-from workflows.messages import OrderOutcome, OrderRequest, SagaAccount
+from workflows.ids import refund_workflow_id, workflow_id
+from workflows.messages import HandOver, OrderOutcome, OrderRequest, RefundOutcome, SagaAccount
 from workflows.order import OrderWorkflow
+from workflows.refund import RefundWorkflow
 from workflows.steps import WORKFLOW_QUEUE
 
 _RPC_TIMEOUT: Final = timedelta(seconds=3)
-
-
-def workflow_id(order_id: UUID) -> str:
-    """The id of an order's workflow."""
-    return f"order-{order_id}"
 
 
 class OrderSagas:
@@ -84,11 +95,14 @@ class OrderSagas:
         """Cancel an order for good, unless it is being undone already, and wait until it is undone.
 
         Returns whether it has ended; if not, that takes longer than `timeout`, but it will. How it ended, Orders
-        knows: another cause may have been first. Raises `Unavailable` if Temporal did not answer: send it again.
+        knows: another cause may have been first, or the hand-over. Raises `ShoppingBegan` if a customer can not
+        cancel it any more, `Unavailable` if Temporal did not answer: send it again.
         """
         handle = self._handle(order_id)
         try:
             await handle.signal(OrderWorkflow.cancel, cancellation, rpc_timeout=_RPC_TIMEOUT)
+            if cancellation.by == "customer":
+                await self._check_cancelled(handle)
             async with asyncio.timeout(timeout.total_seconds()):
                 await handle.result()
         except TimeoutError:
@@ -99,6 +113,64 @@ class OrderSagas:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise _as_unavailable(error) from error
         return True
+
+    async def hand_over(
+        self, order_id: UUID, request: HandOver, *, attempt: str, timeout: timedelta
+    ) -> Receipt | None:
+        """Hand an order over and take its payment. The same `attempt` again gets the same answer.
+
+        Returns None if it takes longer than `timeout`: it goes on, ask again with the same `attempt`. Raises
+        `WrongPickupCode`, `TooManyAttempts`, `NotReady`, `HandOverUnderWay`, `OrderClosed`, `InvalidInput` (the
+        payment), `Refused` (the payment was), `Unavailable` (nobody answered; the order stays ready), `NotFound`.
+        """
+        handle = self._handle(order_id)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                receipt: Receipt = await handle.execute_update(
+                    "hand_over", request, id=f"hand-over-{attempt}", result_type=Receipt
+                )
+                return receipt
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
+            return None
+        except WorkflowUpdateFailedError as error:
+            raise _as_mall_error(error) from error
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise _as_unavailable(error) from error
+            await self._check_started(order_id)
+            raise OrderClosed(f"order {order_id} has ended") from error
+
+    async def refund(self, request: RefundOrder, *, timeout: timedelta) -> RefundOutcome | None:
+        """Refund a completed order; the same refund id again is the same refund.
+
+        Returns None if it takes longer than `timeout`, but it will be done. Raises `Unavailable`.
+        """
+        try:
+            handle = await self._client.start_workflow(
+                RefundWorkflow.run,
+                request,
+                id=refund_workflow_id(request.refund_id),
+                task_queue=WORKFLOW_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"refund of order {request.order_id}, by {request.by}",
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            handle = self._client.get_workflow_handle_for(
+                RefundWorkflow.run, refund_workflow_id(request.refund_id)
+            )
+        except RPCError as error:
+            raise _as_unavailable(error) from error
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await handle.result()
+        except TimeoutError:
+            return None
+        except WorkflowFailureError as error:
+            raise Unavailable(f"refund {request.refund_id} was ended by an operator: ask them") from error
+        except RPCError as error:
+            raise _as_unavailable(error) from error
 
     async def account(self, order_id: UUID) -> SagaAccount:
         """The saga's own account, with the attempts and the last failure of what is being retried right now.
@@ -134,6 +206,16 @@ class OrderSagas:
     def _handle(self, order_id: UUID) -> WorkflowHandle[OrderWorkflow, OrderOutcome]:
         return self._client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order_id))
 
+    async def _check_cancelled(self, handle: WorkflowHandle[OrderWorkflow, OrderOutcome]) -> None:
+        """Raise `ShoppingBegan` if the workflow says that it was too late; while nobody answers for it, that is
+        decided when somebody does."""
+        try:
+            account = await handle.query(OrderWorkflow.saga, rpc_timeout=_RPC_TIMEOUT)
+        except (WorkflowQueryFailedError, WorkflowQueryRejectedError, RPCError):
+            return
+        if account.status in ("shopping", "ready", "handing_over"):
+            raise ShoppingBegan("a robot shops for the order: only staff can cancel it now")
+
     async def _check_started(self, order_id: UUID) -> None:
         try:
             await self._handle(order_id).describe(rpc_timeout=_RPC_TIMEOUT)
@@ -155,6 +237,26 @@ def _attributes(request: OrderRequest) -> TypedSearchAttributes:
     if request.customer is not None:
         pairs.append(SearchAttributePair(CUSTOMER, request.customer))
     return TypedSearchAttributes(pairs)
+
+
+def _as_mall_error(error: WorkflowUpdateFailedError) -> MallError:
+    """The error of our tree that an update failed with."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError):
+        return Unavailable(f"the order's workflow could not do it: {cause}")
+    detail = cause.details[0] if cause.details else None
+    match cause.type:
+        case "refused":
+            return Refused(Refusal.model_validate(detail))
+        case TooManyAttempts.code:
+            return TooManyAttempts(cause.message, int(detail or 0))
+        case InvalidInput.code | WrongPickupCode.code:
+            kind = WrongPickupCode if cause.type == WrongPickupCode.code else InvalidInput
+            return kind(cause.message, str(detail or "pickup_code"))
+        case NotReady.code | HandOverUnderWay.code | OrderClosed.code:
+            known: tuple[type[MallError], ...] = (NotReady, HandOverUnderWay, OrderClosed)
+            return next(kind for kind in known if kind.code == cause.type)(cause.message)
+    return Unavailable(cause.message or "the payment could not be taken: try again, or let it be paid otherwise")
 
 
 def _as_unavailable(error: RPCError) -> Unavailable:

@@ -1,34 +1,91 @@
-"""The story of an order, from the kiosk to "approved". One workflow an order, id `order-<order id>`."""
+"""The story of an order, from the kiosk to the hand-over. One workflow an order, id `order-<order id>`."""
 
 import asyncio
+from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from domains.depot.messages import CancelShopping, ScheduleShopping
+    from domains.depot.messages import (
+        AmendList,
+        AssignList,
+        CancelledShopping,
+        CancelShopping,
+        ScheduleShopping,
+        ShopList,
+        ShoppingResult,
+    )
     from domains.orders.messages import (
+        AdjustOrder,
         ApproveOrder,
         CancelOrder,
+        CompleteOrder,
+        ExpireOrder,
         OrderAnswer,
         PlaceOrder,
+        ReadyOrder,
         RejectOrder,
+        RemindOfPickup,
         cancelled_before_approval,
     )
-    from domains.payments.messages import AuthorizePayment, VoidPayment
-    from domains.stores.messages import ReleaseStock, ReserveStock
-    from kernel.errors import Refusal
-    from kernel.messages import Cancellation, Message
+    from domains.payments.messages import (
+        AdjustPayment,
+        AuthorizePayment,
+        CapturePayment,
+        PickupPayment,
+        Receipt,
+        VoidPayment,
+    )
+    from domains.stores.messages import (
+        Adjustment,
+        AdjustReservation,
+        ConsumeStock,
+        DropSubstitutes,
+        ReleaseStock,
+        Reservation,
+        ReserveStock,
+    )
+    from kernel.errors import (
+        InvalidInput,
+        NotReady,
+        OrderClosed,
+        Refusal,
+    )
+    from kernel.messages import Cancellation, Expiry, Message, Pieces
     from kernel.wording import count, format_money
-    from workflows.attributes import ORDER_STATUS, TOTAL_CENTS
-    from workflows.messages import Cause, OrderOutcome, OrderRequest, SagaAccount
-    from workflows.saga import Saga, StepRefused, raise_if_cancelled, reason_of
-    from workflows.steps import APPROVE, AUTHORIZE, PLACE, RESERVE, SCHEDULE, STORY
+    from workflows.attributes import ORDER_STATUS, ROBOT, TOTAL_CENTS
+    from workflows.desk import Attempt, Desk, fail
+    from workflows.details import as_markdown
+    from workflows.messages import Cause, HandOver, OrderOutcome, OrderRequest, SagaAccount
+    from workflows.saga import Saga, SagaEnded, StepFailed, StepRefused, persevere, raise_if_cancelled, reason_of
+    from workflows.steps import (
+        ADJUST_ORDER,
+        ADJUST_PAYMENT,
+        ADJUST_STOCK,
+        AMEND,
+        APPROVE,
+        ASSIGN,
+        AUTHORIZE,
+        CAPTURE,
+        COMPLETE,
+        CONSUME,
+        DROP_SUBSTITUTES,
+        PLACE,
+        READY,
+        REMIND,
+        RESERVE,
+        SCHEDULE,
+        SHOP,
+        STORY,
+    )
 
 
 @workflow.defn(name="Order")
 class OrderWorkflow:
-    """One order. It runs for as long as the order lives, and ends when all that it did is undone."""
+    """One order. It runs for as long as the order lives, and ends when it was handed over, or when all that it did
+    is undone."""
 
     @workflow.init
     def __init__(self, request: OrderRequest) -> None:
@@ -38,6 +95,19 @@ class OrderWorkflow:
         self._answer: OrderAnswer | None = None
         self._cause: Cause | None = None
         self._outcome: OrderOutcome | None = None
+        self._go_on = False
+        self._total_cents = 0
+        self._robot: str | None = None
+        self._pieces: int | None = None
+        self._names: dict[str, str] = {}
+        self._picked = 0
+        self._missing: Counter[str] = Counter()
+        self._adjustments = 0
+        self._payment_adjustments = 0
+        self._carried: list[Pieces] = []
+        self._pickup_until: datetime | None = None
+        self._desk = Desk()
+        self._receipt: Receipt | None = None
 
     @workflow.run
     async def run(self, request: OrderRequest) -> OrderOutcome:
@@ -47,19 +117,20 @@ class OrderWorkflow:
         cancelled_by_temporal = False
         try:
             await self._from_the_kiosk_to_approved()
-            await self._until_it_is_cancelled()
-        except StepRefused as refused:
-            self._cause = self._cause or refused.refusal
+            # Orders that were approved before there were robots wait for `shop`, or for a cancel.
+            if not workflow.patched("robots-shop"):
+                raise_if_cancelled()
+                await workflow.wait_condition(lambda: self._go_on)
+            await self._shop()
+            await self._from_the_desk_to_the_customer()
+        except SagaEnded as ended:
+            self._cause = self._cause or ended.cause
         except asyncio.CancelledError:
             cancelled_by_temporal = self._cause is None
             self._cause = self._cause or Cancellation(by="operator", reason=workflow.cancellation_reason() or "")
-        assert self._cause is not None
-        if self._answer is None and not self._saga.has_begun(APPROVE):
-            self._answer = refusal_answer(self._order, self._cause)
-        closed: OrderAnswer = await self._saga.undo(self._cause)
-        # An approval may have come through although no reply to it did: then Orders knows what was promised.
-        self._answer = self._answer or closed
-        self._outcome = self._end(self._cause)
+        if self._receipt is None:
+            await self._undo()
+        self._outcome = self._end()
         await workflow.wait_condition(workflow.all_handlers_finished)
         if cancelled_by_temporal:
             raise asyncio.CancelledError
@@ -69,20 +140,15 @@ class OrderWorkflow:
         order, saga = self._order, self._saga
         pieces = count(sum(line.quantity for line in order.lines), "item")
 
-        place = PlaceOrder(
-            order_id=order.order_id,
-            kiosk=order.kiosk,
-            customer=order.customer,
-            lines=order.lines,
-            payment_method=order.payment.method,
-            currency=order.currency,
-        )
+        place = self._placing
         await saga.do(PLACE, place, summary=f"{pieces} for {order.kiosk}", undo=lambda cause: close(place, cause))
         reservation = await saga.do(
             RESERVE,
             ReserveStock(order_id=order.order_id, lines=order.lines, currency=order.currency),
             summary=f"{pieces} of {count(len({line.sku for line in order.lines}), 'product')}",
-            undo=lambda cause: ReleaseStock(order_id=order.order_id, reason=reason_of(cause)),
+            undo=lambda cause: ReleaseStock(
+                order_id=order.order_id, reason=reason_of(cause), carried=self._carried
+            ),
         )
         total = format_money(reservation.total_cents, order.currency)
         await saga.do(
@@ -94,27 +160,172 @@ class OrderWorkflow:
                 currency=order.currency,
             ),
             summary=f"{total} {order.payment.method.replace('_', ' ')}",
-            undo=lambda cause: VoidPayment(order_id=order.order_id, reason=reason_of(cause)),
+            undo=lambda cause: VoidPayment(order_id=order.order_id, reason=reason_of(cause), refund_captured=True),
         )
         await saga.do(
             SCHEDULE,
             ScheduleShopping(order_id=order.order_id, lines=reservation.lines),
             summary=count(len({line.store for line in reservation.lines}), "stop"),
             undo=lambda cause: CancelShopping(order_id=order.order_id, reason=reason_of(cause)),
+            undone=self._note_carried,
         )
         self._answer = await saga.do(
             APPROVE,
             ApproveOrder(order_id=order.order_id, lines=reservation.lines, total_cents=reservation.total_cents),
             summary=total,
         )
+        self._note_lines(reservation)
         workflow.upsert_search_attributes(
             [ORDER_STATUS.value_set("approved"), TOTAL_CENTS.value_set(reservation.total_cents)]
         )
         self._tell_operators()
 
-    async def _until_it_is_cancelled(self) -> None:
-        raise_if_cancelled()
-        await workflow.wait_condition(lambda: False)
+    async def _shop(self) -> None:
+        """Until everything that can be had is at the desk; a robot that falls silent is followed by another."""
+        order_id, waiting, shopping = self._order.order_id, 0, 0
+        while True:
+            waiting += 1
+            command = AssignList(order_id=order_id, round=waiting)
+            assignment = await self._saga.do(ASSIGN, command, summary="waits for a robot", round=waiting)
+            self._robot = assignment.robot
+            workflow.upsert_search_attributes(
+                [ORDER_STATUS.value_set("shopping"), ROBOT.value_set(assignment.robot)]
+            )
+            while True:
+                shopping += 1
+                result = await self._saga.do(
+                    SHOP,
+                    ShopList(order_id=order_id, round=shopping),
+                    summary=f"{assignment.robot} picks {count(self._pieces or 0, 'piece')}",
+                    round=shopping,
+                    heartbeat=self._order.silence,
+                )
+                self._picked = sum(pieces.quantity for pieces in result.picked) or self._picked
+                if result.completed:
+                    return
+                if result.silent:
+                    break
+                await self._adjust(result)
+
+    async def _adjust(self, result: ShoppingResult) -> None:
+        """Do what the lines said about what is missing now; raises `SagaEnded` if that ends the order."""
+        order_id, saga = self._order.order_id, self._saga
+        known, self._missing = self._missing, Counter({one.sku: one.quantity for one in result.missing})
+        missing = [Pieces(sku=sku, quantity=pieces) for sku, pieces in sorted((self._missing - known).items())]
+        self._adjustments = number = self._adjustments + 1
+        pieces = count(sum(one.quantity for one in missing), "piece")
+
+        adjustment = await saga.do(
+            ADJUST_STOCK,
+            AdjustReservation(order_id=order_id, round=number, missing=missing, lines=self._order.lines),
+            summary=f"{pieces} missing",
+        )
+        if adjustment.must_cancel:
+            names = ", ".join(self._names[sku] for sku in adjustment.must_cancel)
+            raise _ended_by_the_mall(f"{names} was not found, and must not be missing")
+        substitutes = adjustment.substitutes
+        try:
+            await self._adjust_payment(adjustment)
+        except StepRefused:
+            # What is dearer, the customer allowed but cannot pay.
+            drop = DropSubstitutes(order_id=order_id, round=number)
+            adjustment = await saga.do(DROP_SUBSTITUTES, drop, summary="the dearer ones can not be paid")
+            substitutes = []
+            await self._adjust_payment(adjustment)
+        if not adjustment.lines:
+            raise _ended_by_the_mall("nothing of it was found")
+        await saga.do(
+            ADJUST_ORDER,
+            AdjustOrder(
+                order_id=order_id,
+                round=number,
+                lines=adjustment.lines,
+                total_cents=adjustment.total_cents,
+                missing=missing,
+                substituted=substitutes,
+            ),
+            summary=format_money(adjustment.total_cents, self._order.currency),
+        )
+        self._note_lines(adjustment)
+        workflow.upsert_search_attributes([TOTAL_CENTS.value_set(adjustment.total_cents)])
+        await saga.do(
+            AMEND,
+            AmendList(order_id=order_id, round=number, lines=[one.line for one in substitutes]),
+            summary=count(len(substitutes), "substitute"),
+        )
+
+    async def _adjust_payment(self, adjustment: Adjustment) -> None:
+        if adjustment.lines:
+            self._payment_adjustments += 1
+            command = AdjustPayment(
+                order_id=self._order.order_id,
+                round=self._payment_adjustments,
+                amount_cents=adjustment.total_cents,
+            )
+            amount = format_money(adjustment.total_cents, self._order.currency)
+            await self._saga.do(ADJUST_PAYMENT, command, summary=amount)
+
+    async def _from_the_desk_to_the_customer(self) -> None:
+        """Wait until the order is handed over; raises `SagaEnded` if nobody comes for it."""
+        order_id, rules = self._order.order_id, self._order.pickup
+        ready_at = workflow.now()
+        until = ready_at + rules.window
+        await self._saga.do(READY, ReadyOrder(order_id=order_id, pickup_until=until), summary="at the desk")
+        self._pickup_until = until
+        workflow.upsert_search_attributes([ORDER_STATUS.value_set("ready")])
+        self._tell_operators()
+        deadlines = [*(ready_at + after for after in sorted(rules.reminders) if after < rules.window), until]
+        for number, deadline in enumerate(deadlines, 1):
+            if await self._hand_over_before(deadline):
+                return
+            if deadline < until:
+                remind = RemindOfPickup(order_id=order_id, number=number)
+                await self._saga.do(REMIND, remind, summary=f"reminder {number}")
+        raise SagaEnded(Expiry(pickup_until=until))
+
+    async def _hand_over_before(self, deadline: datetime) -> bool:
+        """Whether the order was handed over before this time."""
+        while True:
+            raise_if_cancelled()
+            try:
+                await workflow.wait_condition(
+                    lambda: self._desk.attempt is not None,
+                    timeout=max(timedelta(), deadline - workflow.now()),
+                    timeout_summary="waits at the desk",
+                )
+            except TimeoutError:
+                return False
+            assert self._desk.attempt is not None
+            handed_over: bool = await persevere(self._hand_over(self._desk.attempt))
+            if handed_over:
+                return True
+
+    async def _hand_over(self, attempt: Attempt) -> bool:
+        """Take the payment, which is the pivot: from then on the order can only be completed. If that fails, the
+        order stays ready and the desk is told why."""
+        order_id, saga, desk = self._order.order_id, self._saga, attempt.request
+        how = "at the desk" if desk.payment else "held on the card"
+        capture = CapturePayment(order_id=order_id, attempt=attempt.number, payment=desk.payment)
+        total = format_money(self._total_cents, self._order.currency)
+        try:
+            self._receipt = await saga.do(CAPTURE, capture, summary=f"{total} {how}, by {desk.by}")
+        except (StepRefused, StepFailed) as why:
+            self._desk.failed(attempt, why)
+            self._tell_operators()
+            return False
+        saga.commit()
+        await saga.do(CONSUME, ConsumeStock(order_id=order_id), summary=count(self._pieces or 0, "piece"))
+        await saga.do(COMPLETE, CompleteOrder(order_id=order_id, by=desk.by), summary=f"by {desk.by}")
+        attempt.receipt = self._receipt
+        return True
+
+    async def _undo(self) -> None:
+        assert self._cause is not None
+        if self._answer is None and not self._saga.has_begun(APPROVE):
+            self._answer = refusal_answer(self._order, self._cause)
+        closed: OrderAnswer = await self._saga.undo(self._cause)
+        # An approval may have come through although no reply to it did: then Orders knows what was promised.
+        self._answer = self._answer or closed
 
     @workflow.update(description="Wait for the answer that the kiosk gets: approved, or refused and why")
     async def answer(self) -> OrderAnswer:
@@ -123,35 +334,97 @@ class OrderWorkflow:
         assert self._answer is not None
         return self._answer
 
+    @workflow.update(description="Hand the order over to whoever says its pickup code, and take the payment")
+    async def hand_over(self, request: HandOver) -> Receipt:
+        """What was paid, once the order is completed. If it fails, the order stays ready; the failure's type is a
+        code of the error tree."""
+        assert self._answer is not None
+        self._desk.check_code(request.pickup_code, self._answer.pickup_code or "")
+        if request.payment is None and isinstance(self._order.payment, PickupPayment) and self._total_cents:
+            fail(InvalidInput("the order is paid at the desk: say how", "payment"), "payment")
+        return await self._desk.hand_over(request)
+
+    @hand_over.validator
+    def _can_be_handed_over(self, request: HandOver) -> None:
+        """What is refused here leaves no trace in the workflow's history."""
+        if self._cause is not None:
+            fail(OrderClosed(f"the order is being undone: {reason_of(self._cause)}"))
+        if self._pickup_until is None:
+            fail(NotReady("the order is not at the desk yet"))
+        self._desk.check()
+
     @workflow.signal(description="Cancel the order: everything that was done is undone")
     async def cancel(self, cancellation: Cancellation) -> None:
-        """Cancel the order, unless it is being undone for another cause already."""
+        """Cancel the order, unless it is paid or being undone for another cause already. A customer can not any
+        more once a robot has the list."""
         await workflow.wait_condition(lambda: self._main is not None)
-        if self._cause is None and self._main is not None:
+        too_late = self._receipt is not None or (cancellation.by == "customer" and self._robot is not None)
+        if self._cause is None and self._main is not None and not too_late:
             self._cause = cancellation
             self._main.cancel()
+
+    @workflow.signal(description="Let robots shop an order that was approved before there were robots")
+    async def shop(self) -> None:
+        """Nothing for an order that robots shop anyway."""
+        self._go_on = True
 
     @workflow.query(description="Every step with its state, attempts, times and undo")
     def saga(self) -> SagaAccount:
         """The workflow's own account of the order."""
-        if self._outcome:
-            status: Any = self._outcome.status
-        elif self._cause:
-            status = "undoing"
-        else:
-            status = "approved" if self._answer else "pending"
         return SagaAccount(
             order_id=self._order.order_id,
-            status=status,
+            status=self._status(),
             stuck=self._saga.stuck,
             cause=self._cause,
+            robot=self._robot,
+            picked=self._picked if self._robot else None,
+            pieces=self._pieces,
+            pickup_until=self._pickup_until,
             steps=self._saga.accounts,
         )
 
-    def _end(self, cause: Cause) -> OrderOutcome:
-        status: Any = "rejected" if isinstance(cause, Refusal) else "cancelled"
+    def _status(self) -> Any:
+        if self._outcome:
+            return self._outcome.status
+        if self._cause and self._receipt is None and self._desk.attempt is None:
+            return "undoing"
+        if self._pickup_until:
+            return "handing_over" if self._desk.attempt else "ready"
+        if self._robot:
+            return "shopping"
+        return "approved" if self._answer else "pending"
+
+    @property
+    def _placing(self) -> PlaceOrder:
+        order = self._order
+        return PlaceOrder(
+            order_id=order.order_id,
+            kiosk=order.kiosk,
+            customer=order.customer,
+            lines=order.lines,
+            payment_method=order.payment.method,
+            currency=order.currency,
+        )
+
+    def _note_lines(self, held: Reservation | Adjustment) -> None:
+        self._total_cents = held.total_cents
+        self._pieces = sum(line.quantity for line in held.lines)
+        self._names |= {line.sku: line.name for line in held.lines}
+
+    def _note_carried(self, cancelled: CancelledShopping | None) -> None:
+        self._carried = cancelled.carried if cancelled else []
+
+    def _end(self) -> OrderOutcome:
+        order_id, cause = self._order.order_id, self._cause
+        if self._receipt is not None:
+            self._cause = cause = None
+            status: Any = "completed"
+        elif isinstance(cause, Expiry):
+            status = "expired"
+        else:
+            status = "rejected" if isinstance(cause, Refusal) else "cancelled"
         workflow.upsert_search_attributes([ORDER_STATUS.value_set(status)])
-        outcome = OrderOutcome(order_id=self._order.order_id, status=status, cause=cause)
+        outcome = OrderOutcome(order_id=order_id, status=status, cause=cause, receipt=self._receipt)
         self._tell_operators()
         return outcome
 
@@ -161,41 +434,21 @@ class OrderWorkflow:
 
 def refusal_answer(order: OrderRequest, cause: Cause) -> OrderAnswer:
     """What the kiosk is told of an order that ends for this cause before it was approved."""
+    assert not isinstance(cause, Expiry)
     refusal = cause if isinstance(cause, Refusal) else cancelled_before_approval(cause)
     return OrderAnswer(order_id=order.order_id, currency=order.currency, refusal=refusal)
 
 
 def close(order: PlaceOrder, cause: Cause) -> Message:
     """The command that ends an order for this cause."""
-    if isinstance(cause, Refusal):
-        return RejectOrder(order=order, refusal=cause)
-    return CancelOrder(order=order, cancellation=cause)
+    match cause:
+        case Refusal():
+            return RejectOrder(order=order, refusal=cause)
+        case Cancellation():
+            return CancelOrder(order=order, cancellation=cause)
+        case Expiry():
+            return ExpireOrder(order=order, expiry=cause)
 
 
-def as_markdown(account: SagaAccount) -> str:
-    """The account as the Temporal Web UI shows it: why, what is stuck, and a table of steps."""
-    lines = []
-    if account.cause:
-        why = account.cause.detail if isinstance(account.cause, Refusal) else account.cause.reason
-        lines += [f"**{reason_of(account.cause)}** {why}", ""]
-    if account.stuck:
-        error = next(
-            (
-                action.error
-                for step in account.steps
-                for action in (step, step.undo)
-                if action and action.activity == account.stuck
-            ),
-            None,
-        )
-        lines += [f"**Stuck at {account.stuck}**, tried on without end: {error}", ""]
-    rows = [("step", "state", "undo", "state")]
-    rows += [
-        (step.activity, step.state, step.undo.activity, step.undo.state)
-        if step.undo
-        else (step.activity, step.state, "", "")
-        for step in account.steps
-    ]
-    between = "\u2003| "  # an em space: the Web UI sets none between columns
-    head, *body = (f"| {between.join(row)} |" for row in rows)
-    return "\n".join([*lines, head, "| --- | --- | --- | --- |", *body])
+def _ended_by_the_mall(reason: str) -> SagaEnded:
+    return SagaEnded(Cancellation(by="mall", reason=reason))

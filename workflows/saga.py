@@ -1,35 +1,58 @@
 """The saga: does steps, remembers how to undo them, and undoes them in reverse, come what may."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from kernel.errors import Refusal
-    from kernel.messages import Cancellation, Done, Failed, Message
+    from kernel.messages import Cancellation, Done, Expiry, Failed, Message
     from workflows.attributes import STUCK
+    from workflows.ids import activity_id
     from workflows.messages import ActionAccount, Cause, StepAccount
     from workflows.steps import PATIENCE, Step
 
 Reply = TypeVar("Reply")
+Result = TypeVar("Result")
+
+_AWAIT: Final = workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+_DROP: Final = workflow.ActivityCancellationType.TRY_CANCEL
 
 
-class StepRefused(Exception):
-    """A step met a business rule that says no. The saga ends and is undone."""
+class SagaEnded(Exception):
+    """The saga can not go on, and is undone for this cause."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(reason_of(cause))
+        self.cause = cause
+
+
+class StepRefused(SagaEnded):
+    """A step met a business rule that says no."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.detail)
+        super().__init__(refusal)
         self.refusal = refusal
+
+
+class StepFailed(Exception):
+    """A step that is not tried without end did not go through. Whether it took effect is not known."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
 
 
 @dataclass
 class _Compensation:
     step: Step[Any]
     command: Callable[[Cause], Message]
+    undone: Callable[[Any], None] | None
     account: ActionAccount
 
 
@@ -49,20 +72,31 @@ class Saga:
         command: Message,
         *,
         summary: str,
+        round: int = 1,
+        heartbeat: timedelta | None = None,
         undo: Callable[[Cause], Message] | None = None,
+        undone: Callable[[Any], None] | None = None,
     ) -> Reply:
         """Do a step until it is done, and return its reply.
 
         `undo` makes the command of its undo, which is registered first: a step of which no answer came may
-        have happened. Raises `StepRefused`, or `asyncio.CancelledError` if the saga was cancelled before the
-        step; one that runs is awaited, so that its undo never overtakes it.
+        have happened. `undone` is told what the undo replied. `round` counts how often the step is done. An
+        attempt that is not heard of for `heartbeat`, if given, is repeated.
+
+        Raises `StepRefused`; `StepFailed` if the step has a limit; or `asyncio.CancelledError` if the saga was
+        cancelled before the step. One that runs is awaited, so that its undo never overtakes it; only one that
+        waits for a robot is dropped.
         """
         raise_if_cancelled()
         account = self._account(step)
         if step.undo and undo:
             account.undo = ActionAccount(activity=step.undo)
-            self._compensations.append(_Compensation(step, undo, account.undo))
-        return await self._act(step.activity, step, command, step.reply, account, summary)
+            self._compensations.append(_Compensation(step, undo, undone, account.undo))
+        return await self._act(step.activity, step, command, step.reply, account, summary, round, heartbeat)
+
+    def commit(self) -> None:
+        """Nothing that was done so far is undone any more: the pivot of the saga."""
+        self._compensations.clear()
 
     def has_begun(self, step: Step[Any]) -> bool:
         """Whether the step was begun, and so may have happened."""
@@ -72,32 +106,31 @@ class Saga:
         """Undo every step that began, last first, each until it is done. Returns what the last undo, that of the
         first step, replied. A cancellation that arrives meanwhile changes nothing: what is being undone stays
         undone."""
-        undoing = asyncio.create_task(self._undo(cause))
-        while not undoing.done():
-            try:
-                await asyncio.shield(undoing)
-            except asyncio.CancelledError:
-                continue
-        return undoing.result()
+        return await persevere(self._undo(cause))
 
     async def _undo(self, cause: Cause) -> Any:
         reply: Any = None
         while self._compensations:
             compensation = self._compensations[-1]
             step = compensation.step
-            activity = step.undo
-            if isinstance(cause, Cancellation) and step.undo_if_cancelled:
-                activity = step.undo_if_cancelled
-            assert activity is not None
+            activity = _undo_of(step, cause)
             compensation.account.activity = activity
             command = compensation.command(cause)
             summary = f"undo {step.activity}: {reason_of(cause)}"
             reply = await self._act(activity, step, command, step.undo_reply, compensation.account, summary)
+            if compensation.undone:
+                compensation.undone(reply)
             self._compensations.pop()
         return reply
 
     def _account(self, step: Step[Any]) -> StepAccount:
-        return next(account for account in self.accounts if account.activity == step.activity)
+        """The account of a step; one that is not part of every story gets its place when it happens."""
+        for account in self.accounts:
+            if account.activity == step.activity:
+                return account
+        happened = sum(account.state != "planned" for account in self.accounts)
+        self.accounts.insert(happened, StepAccount(activity=step.activity))
+        return self.accounts[happened]
 
     async def _act(
         self,
@@ -107,13 +140,18 @@ class Saga:
         reply: type[Done[Reply]],
         account: ActionAccount,
         summary: str,
+        round: int = 1,
+        heartbeat: timedelta | None = None,
     ) -> Reply:
         account.state, account.started_at = "running", workflow.now()
         self._changed()
         try:
-            done = await self._persist(activity, step, command, reply, account, summary)
+            done = await self._persist(activity, step, command, reply, account, summary, round, heartbeat)
         except StepRefused as refused:
             account.state, account.error = "refused", refused.refusal.detail
+            raise
+        except StepFailed as failed:
+            account.state, account.error = "failed", failed.failed.message
             raise
         except asyncio.CancelledError:
             account.state = "cancelled"
@@ -134,11 +172,20 @@ class Saga:
         reply: type[Done[Reply]],
         account: ActionAccount,
         summary: str,
+        round: int,
+        heartbeat: timedelta | None,
     ) -> Done[Reply]:
-        """Run an activity until it is done or refused. The first round ends after `PATIENCE`, only to say that
+        """Run an activity until it is done or refused. The first time ends after `PATIENCE`, only to say that
         the saga is stuck and why; the next has no end."""
         patience = PATIENCE
+        # An undo is never one that waits, though its step may be.
+        waits = step.waits and activity == step.activity
         while True:
+            time: timedelta | None = patience
+            if step.limit is not None:
+                time = timedelta(seconds=step.limit)
+            elif waits or account.error is not None:
+                time = None
             try:
                 done: Done[Reply] = await workflow.execute_activity(
                     activity,
@@ -146,9 +193,11 @@ class Saga:
                     task_queue=step.task_queue,
                     result_type=reply,
                     start_to_close_timeout=step.attempt_timeout,
-                    schedule_to_close_timeout=patience if account.error is None else None,
+                    schedule_to_close_timeout=time,
+                    heartbeat_timeout=heartbeat,
                     retry_policy=step.retry_policy,
-                    cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                    cancellation_type=_DROP if waits else _AWAIT,
+                    activity_id=activity_id(activity, round) if waits else None,
                     summary=summary,
                 )
                 return done
@@ -162,6 +211,8 @@ class Saga:
                 # An undo is never refused: whatever its failure is called, somebody must mend it.
                 if failed.refusal and activity == step.activity:
                     raise StepRefused(failed.refusal) from error
+                if step.limit is not None:
+                    raise StepFailed(failed) from error
                 if account.error is not None:
                     # Only what no retry mends ends a round without end: wait for whoever can mend it.
                     await workflow.sleep(patience, summary=f"{activity} failed for good; it is tried again")
@@ -183,9 +234,38 @@ def raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
+async def persevere(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do this to its end, however often the current task is cancelled meanwhile; whoever must know of that asks
+    `raise_if_cancelled` afterwards."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            continue
+    return task.result()
+
+
 def reason_of(cause: Cause) -> str:
-    """The cause in a word or two: a refusal's code, or who cancelled."""
-    return cause.code if isinstance(cause, Refusal) else f"cancelled by {cause.by}"
+    """The cause in a word or two: a refusal's code, who cancelled, or that nobody came."""
+    match cause:
+        case Refusal():
+            return cause.code
+        case Cancellation():
+            return f"cancelled by {cause.by}"
+        case Expiry():
+            return "expired"
+
+
+def _undo_of(step: Step[Any], cause: Cause) -> str:
+    """The activity that undoes a step for this cause."""
+    undo = step.undo
+    if isinstance(cause, Cancellation):
+        undo = step.undo_if_cancelled or undo
+    elif isinstance(cause, Expiry):
+        undo = step.undo_if_expired or undo
+    assert undo is not None
+    return undo
 
 
 def failure_of(error: ActivityError) -> Failed:

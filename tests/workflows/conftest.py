@@ -20,24 +20,36 @@ from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 from temporalio.worker import Replayer, Worker
 
 from activities.interceptor import StepInterceptor
-from domains.orders.messages import OrderAnswer
-from domains.payments.messages import CardPayment
-from domains.stores.messages import Reservation
+from domains.depot.messages import Assignment, CancelledShopping, ShoppingResult
+from domains.orders.messages import OrderAnswer, Refund
+from domains.payments.messages import CardPayment, Receipt
+from domains.stores.messages import Adjustment, Reservation
 from kernel.errors import Refusal
 from kernel.ids import new_id
+from kernel.messages import Pieces
 from mallbots.embedded import find_binary
 from tests.samples import line, priced
 from workflows.attributes import ALL
-from workflows.client import workflow_id
+from workflows.ids import workflow_id
 from workflows.messages import OrderOutcome, OrderRequest, SagaAccount
 from workflows.order import OrderWorkflow
+from workflows.refund import RefundWorkflow
+from workflows.shopping import ShoppingSteps
 from workflows.steps import WORKFLOW_QUEUE
 
 Behaviour = Callable[[int], Awaitable[None]]
 """What an activity does before it succeeds; it is given the number of the attempt."""
 
-REPLAYER = Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter)
+REPLAYER = Replayer(workflows=[OrderWorkflow, RefundWorkflow], data_converter=pydantic_data_converter)
 WORKERS = (WORKFLOW_QUEUE, "orders", "stores", "payments", "depot")
+
+
+class Answer(Exception):
+    """No error: a behaviour raises it to let the activity answer so."""
+
+    def __init__(self, reply: object) -> None:
+        super().__init__()
+        self.reply = reply
 
 
 @dataclass
@@ -58,7 +70,7 @@ class Domains:
         worker = Worker(
             self.client,
             task_queue=domain,
-            workflows=[OrderWorkflow] if domain == WORKFLOW_QUEUE else [],
+            workflows=[OrderWorkflow, RefundWorkflow] if domain == WORKFLOW_QUEUE else [],
             activities=[] if domain == WORKFLOW_QUEUE else [self._act],
             interceptors=[StepInterceptor()],
         )
@@ -75,13 +87,34 @@ class Domains:
         command = activity.payload_converter().from_payload(args[0].payload, dict)
         order_id = UUID(command["order"]["order_id"] if "order" in command else command["order_id"])
         if behave := self._behaviours.get((order_id, info.activity_type)):
-            await behave(info.attempt)
+            try:
+                await behave(info.attempt)
+            except Answer as answer:
+                return answer.reply
+        if info.activity_type in ("depot.assign", "depot.shop"):
+            activity.raise_complete_async()
         self.done[order_id].append(info.activity_type)
-        if info.activity_type == "stores.reserve":
-            return Reservation.of([priced(quantity=2, cents=450)])
-        if info.activity_type in ("orders.approve", "orders.reject", "orders.cancel"):
-            return self._answer(order_id, command)
+        match info.activity_type:
+            case "stores.reserve":
+                return Reservation.of([priced(quantity=2, cents=450)])
+            case "stores.adjust" | "stores.drop_substitutes":
+                return self.adjusted(command)
+            case "orders.approve" | "orders.reject" | "orders.cancel" | "orders.expire":
+                return self._answer(order_id, command)
+            case "payments.capture":
+                return Receipt(method="card", amount_cents=900, currency="USD")
+            case "orders.refund":
+                refund = {"refund_id": command["refund_id"], "lines": [], "amount_cents": 450, "currency": "USD"}
+                return Refund.model_validate(refund)
+            case "depot.cancel":
+                return CancelledShopping()
         return None
+
+    def adjusted(self, command: dict[str, Any]) -> Adjustment:
+        """What is held of two teas at 450 cents when some are missing: what was found, unless a test says else."""
+        found = 2 - sum(one["quantity"] for one in command.get("missing", []))
+        lines = [priced(quantity=found, cents=450)] if found else []
+        return Adjustment(lines=lines, total_cents=450 * found)
 
     def _answer(self, order_id: UUID, command: dict[str, Any]) -> OrderAnswer:
         if "orders.approve" in self.done[order_id]:
@@ -128,6 +161,37 @@ class Story:
             "answer", id="answer", result_type=OrderAnswer, start_workflow_operation=start
         )
         return answer
+
+    async def robot_takes(self, robot: str = "robot-1", round: int = 1) -> None:
+        """Let a robot have the list that waits for one."""
+        await self.until(lambda account: _running(account, "depot.assign"))
+        await self._tell(lambda steps: steps.assigned(self.id, round, Assignment(robot=robot)), "depot.assign")
+
+    async def robot_brings(
+        self, picked: int = 2, missing: int = 0, *, round: int = 1, completed: bool = True
+    ) -> None:
+        """Let the robot have brought so many teas, or wait for word on those that are missing."""
+        await self.until(lambda account: _running(account, "depot.shop"))
+        result = ShoppingResult(
+            picked=[Pieces(sku="tea", quantity=picked)] if picked else [],
+            missing=[Pieces(sku="tea", quantity=missing)] if missing else [],
+            completed=completed,
+        )
+        await self._tell(lambda steps: steps.shopped(self.id, round, result), "depot.shop")
+
+    async def ready(self) -> None:
+        """Bring the order to the desk."""
+        await self.answer()
+        await self.robot_takes()
+        await self.robot_brings()
+        await self.until(lambda account: account.status == "ready")
+
+    async def _tell(self, tell: Callable[[ShoppingSteps], Awaitable[None]], activity: str) -> None:
+        """Say it again until the step has heard it: it is completed from outside only once it has begun."""
+        finished = _finished(await self.account(), activity)
+        async with asyncio.timeout(10):
+            while _finished(await self.account(), activity) == finished:
+                await tell(ShoppingSteps(self.domains.client))
 
     async def account(self) -> SagaAccount:
         """What the workflow tells of itself."""
@@ -211,6 +275,14 @@ async def story(
         name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
         Path(record_in).mkdir(parents=True, exist_ok=True)
         Path(record_in, f"{name}.json").write_text(json.dumps(_portable(history.to_json_dict()), indent=2) + "\n")
+
+
+def _running(account: SagaAccount, activity: str) -> bool:
+    return any(step.activity == activity and step.state == "running" for step in account.steps)
+
+
+def _finished(account: SagaAccount, activity: str) -> object:
+    return next(step.finished_at for step in account.steps if step.activity == activity)
 
 
 def _portable(value: Any) -> Any:

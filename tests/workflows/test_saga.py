@@ -15,8 +15,9 @@ from kernel.errors import OrderClosed, Refusal, Refused, Unavailable
 from kernel.messages import Cancellation, DomainName
 from tests.workflows.conftest import Behaviour, Domains, Story
 from workflows.attributes import ORDER_STATUS, STUCK, TOTAL_CENTS
+from workflows.details import as_markdown
 from workflows.messages import OrderOutcome, SagaAccount
-from workflows.order import OrderWorkflow, as_markdown
+from workflows.order import OrderWorkflow
 from workflows.steps import PATIENCE, WORKFLOW_QUEUE
 
 STEPS = ["orders.place", "stores.reserve", "payments.authorize", "depot.schedule", "orders.approve"]
@@ -76,10 +77,10 @@ async def test_an_order_goes_from_the_kiosk_to_approved(story: Story) -> None:
     assert story.done == STEPS
     account = await story.account()
     assert account.status == "approved"
-    assert [(step.activity, step.state, step.attempts) for step in account.steps] == [
+    assert [(step.activity, step.state, step.attempts) for step in account.steps[: len(STEPS)]] == [
         (step, "done", 1) for step in STEPS
     ]
-    assert [step.undo.activity if step.undo else None for step in account.steps] == [
+    assert [step.undo.activity if step.undo else None for step in account.steps[: len(STEPS)]] == [
         "orders.reject", "stores.release", "payments.void", "depot.cancel", None,
     ]  # fmt: skip
     attributes = (await story.handle.describe()).typed_search_attributes

@@ -1,0 +1,51 @@
+"""The refund of a completed order, in full or in part: a saga of its own, id `refund-<refund id>`."""
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from domains.orders.messages import Refund, RefundOrder, WithdrawRefund
+    from domains.payments.messages import RefundPayment
+    from kernel.wording import count, format_money
+    from workflows.messages import RefundOutcome
+    from workflows.saga import Saga, StepRefused, persevere, reason_of
+    from workflows.steps import REFUND, REFUND_ORDER, REFUND_PAYMENT
+
+
+@workflow.defn(name="Refund")
+class RefundWorkflow:
+    """One refund. Orders says what it is worth, Payments gives it back."""
+
+    @workflow.init
+    def __init__(self, request: RefundOrder) -> None:
+        self._saga = Saga(REFUND, changed=lambda: None)
+
+    @workflow.run
+    async def run(self, request: RefundOrder) -> RefundOutcome:
+        """What was given back, or why nothing was. A Temporal cancellation changes nothing: money that is on its
+        way can not be called back."""
+        outcome: RefundOutcome = await persevere(self._give_back(request))
+        return outcome
+
+    async def _give_back(self, request: RefundOrder) -> RefundOutcome:
+        order_id, refund_id = request.order_id, request.refund_id
+        try:
+            refund: Refund = await self._saga.do(
+                REFUND_ORDER,
+                request,
+                summary=f"{count(len(request.lines), 'product') if request.lines else 'all'}, by {request.by}",
+                undo=lambda cause: WithdrawRefund(order_id=order_id, refund_id=refund_id, reason=reason_of(cause)),
+            )
+            await self._saga.do(
+                REFUND_PAYMENT,
+                RefundPayment(
+                    order_id=order_id,
+                    refund_id=refund_id,
+                    amount_cents=refund.amount_cents,
+                    reason=request.reason,
+                ),
+                summary=format_money(refund.amount_cents, refund.currency),
+            )
+        except StepRefused as refused:
+            await self._saga.undo(refused.cause)
+            return RefundOutcome(refund_id=refund_id, refusal=refused.refusal)
+        return RefundOutcome(refund_id=refund_id, refund=refund)
