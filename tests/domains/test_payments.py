@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from domains.payments.messages import AuthorizePayment, VoidPayment
+from domains.payments.provider import Taken
 from domains.payments.sandbox import Sandbox
 from domains.payments.service import Payments
 from events.store import EventStore
@@ -123,11 +124,11 @@ async def test_a_void_that_overtakes_a_slow_authorize_leaves_nothing_held(
         assert await holds(database, command.order_id) in ([], [("voided", 900)])
 
 
-class LateProvider:
+class LateProvider(Sandbox):
     """A provider whose answer comes after the order was voided, and which then loses some voids."""
 
-    def __init__(self, sandbox: Sandbox, lost_voids: int) -> None:
-        self._sandbox = sandbox
+    def __init__(self, database: Database, lost_voids: int) -> None:
+        super().__init__(database, timeout=0.05)
         self._lost_voids = lost_voids
         self.before_answer: Callable[[], Awaitable[None]] | None = None
 
@@ -136,22 +137,18 @@ class LateProvider:
     ) -> str:
         if self.before_answer:
             await self.before_answer()
-        return await self._sandbox.authorize(
-            order_id, token, amount_cents, currency, idempotency_key=idempotency_key
-        )
+        return await super().authorize(order_id, token, amount_cents, currency, idempotency_key=idempotency_key)
 
-    async def void(self, order_id: UUID, *, idempotency_key: str) -> None:
+    async def void(self, order_id: UUID, *, idempotency_key: str) -> Taken | None:
         if self.before_answer is None and self._lost_voids > 0:
             self._lost_voids -= 1
             raise ProviderTimeout("the payment provider did not answer in time")
-        await self._sandbox.void(order_id, idempotency_key=idempotency_key)
+        return await super().void(order_id, idempotency_key=idempotency_key)
 
 
 @pytest.mark.parametrize("lost_voids", [0, 1])
-async def test_a_hold_that_comes_after_the_order_was_voided_is_let_go(
-    sandbox: Sandbox, database: Database, lost_voids: int
-) -> None:
-    provider = LateProvider(sandbox, lost_voids)
+async def test_a_hold_that_comes_after_the_order_was_voided_is_let_go(database: Database, lost_voids: int) -> None:
+    provider = LateProvider(database, lost_voids)
     payments, command = Payments(database, provider), authorize()
 
     async def void_first() -> None:

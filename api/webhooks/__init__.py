@@ -1,0 +1,1 @@
+"""The gateway for those who tell MallBots of what happened on their side."""
