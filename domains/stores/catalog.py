@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domains.stores.messages import (
+    AlternativesChanged,
     CatalogImport,
     CatalogLine,
     ProductAdded,
@@ -17,7 +18,7 @@ from domains.stores.messages import (
     StockReceived,
     StoreOpened,
 )
-from domains.stores.service import STORE
+from domains.stores.stock import STORE, product_stream
 from events.event import Event
 from events.store import Causation, caused_by
 from kernel.database import Database
@@ -33,15 +34,17 @@ _STORES = text("SELECT name, id FROM stores.stores")
 _ADD_STORE = text("INSERT INTO stores.stores (id, name, open) VALUES (:id, :name, true)")
 # NO KEY UPDATE: an order that holds stock already may go on to refer to its products.
 _PRODUCTS = text(
-    "SELECT sku, store_id, name, brand, price_cents, currency, on_hand"
+    "SELECT sku, store_id, name, brand, price_cents, currency, alternatives, removed, on_hand"
     " FROM stores.products JOIN stores.stock USING (sku)"
     ' WHERE sku = ANY(:skus) ORDER BY sku COLLATE "C" FOR NO KEY UPDATE'
 )
 _PUT_PRODUCTS = text(
-    "INSERT INTO stores.products (sku, store_id, name, brand, price_cents, currency)"
-    " VALUES (:sku, :store_id, :name, :brand, :price_cents, :currency) ON CONFLICT (sku) DO UPDATE"
-    " SET name = excluded.name, brand = excluded.brand, price_cents = excluded.price_cents"
+    "INSERT INTO stores.products (sku, store_id, name, brand, price_cents, currency, alternatives)"
+    " VALUES (:sku, :store_id, :name, :brand, :price_cents, :currency, :alternatives)"
+    " ON CONFLICT (sku) DO UPDATE SET name = excluded.name, brand = excluded.brand,"
+    " price_cents = excluded.price_cents, alternatives = excluded.alternatives, removed = false"
 )
+_SOLD = text("SELECT sku FROM stores.products WHERE sku = ANY(:skus) AND NOT removed")
 _PUT_STOCK = text(
     "INSERT INTO stores.stock (sku, on_hand, reserved) VALUES (:sku, :on_hand, 0)"
     " ON CONFLICT (sku) DO UPDATE SET on_hand = excluded.on_hand"
@@ -49,7 +52,8 @@ _PUT_STOCK = text(
 
 
 def read_catalog(file: Path) -> list[CatalogLine]:
-    """The products of a file of JSON lines `{"sku", "store", "name", "brand", "price_cents"}`.
+    """The products of a file of JSON lines `{"sku", "store", "name", "brand", "price_cents"}`, with
+    `"alternatives"` (skus) where those shall be changed.
 
     Raises `InvalidInput` naming every bad line by number with the rule it breaks (the first 20 of them).
     """
@@ -67,13 +71,14 @@ async def import_catalog(
     """Open the stores and add or change the products of a catalogue, in one transaction.
 
     `stock` tops up each product to so many pieces on hand (never takes any away). `progress` is told how many
-    lines are done. A repeat changes nothing. Raises `InvalidInput` if a product would
-    move to another store or be priced in another currency.
+    lines are done. A repeat changes nothing; what was removed is sold again. Raises `InvalidInput` if a product
+    would move to another store, be priced in another currency, or have an alternative that nobody sells.
     """
     totals: dict[str, int] = {}
     with caused_by(Causation(correlation_id=new_id(), causation_id="catalog-import")):
         async with database.transaction() as connection:
             await connection.execute(_LOCK)
+            await _check_alternatives(connection, lines)
             stores = await _open_stores(connection, lines, totals)
             in_lock_order = sorted(lines, key=lambda line: line.sku)
             for start in range(0, len(lines), CHUNK):
@@ -81,6 +86,19 @@ async def import_catalog(
                 await _import_chunk(connection, chunk, stores, currency, stock, totals)
                 progress(start + len(chunk))
     return CatalogImport.model_validate(totals)
+
+
+async def _check_alternatives(connection: AsyncConnection, lines: Sequence[CatalogLine]) -> None:
+    imported = {line.sku for line in lines}
+    wanted = {sku: line.sku for line in lines for sku in line.alternatives or [] if sku not in imported}
+    if wanted:
+        sold = {row.sku for row in await connection.execute(_SOLD, {"skus": list(wanted)})}
+        for sku, of in wanted.items():
+            if sku not in sold:
+                raise InvalidInput(
+                    f"nothing was imported:\nsku {of} has the alternative {sku}, which nobody sells",
+                    field="alternatives",
+                )
 
 
 async def _open_stores(
@@ -117,7 +135,15 @@ async def _import_chunk(
         return
     await connection.execute(
         _PUT_PRODUCTS,
-        [{**line.model_dump(), "store_id": stores[line.store], "currency": currency} for line in changed],
+        [
+            {
+                **line.model_dump(),
+                "store_id": stores[line.store],
+                "currency": currency,
+                "alternatives": _alternatives(line, known.get(line.sku)),
+            }
+            for line in changed
+        ],
     )
     await connection.execute(
         _PUT_STOCK,
@@ -126,7 +152,7 @@ async def _import_chunk(
             for line in changed
         ],
     )
-    await STORE.record(connection, [(f"product-{line.sku}", event) for line, event in changes])
+    await STORE.record(connection, [(product_stream(line.sku), event) for line, event in changes])
     for _, event in changes:
         counter = _COUNTERS[type(event)]
         totals[counter] = totals.get(counter, 0) + (event.quantity if isinstance(event, StockReceived) else 1)
@@ -136,14 +162,22 @@ _COUNTERS: dict[type[Event], str] = {
     ProductAdded: "products_added",
     ProductRenamed: "products_renamed",
     ProductPriceChanged: "prices_changed",
+    AlternativesChanged: "alternatives_changed",
     StockReceived: "stock_received",
 }
+
+
+def _alternatives(line: CatalogLine, known: Mapping[str, Any] | None) -> list[str]:
+    before: list[str] = known["alternatives"] if known else []
+    return before if line.alternatives is None else line.alternatives
 
 
 def _changes(
     line: CatalogLine, known: Mapping[str, Any] | None, store_id: UUID, currency: str, stock: int | None
 ) -> Iterator[Event]:
-    if known is None:
+    if known is not None:
+        _refuse_to_move(line, known, store_id, currency)
+    if known is None or known["removed"]:
         yield ProductAdded(
             sku=line.sku,
             store_id=store_id,
@@ -153,19 +187,24 @@ def _changes(
             currency=currency,
         )
     else:
-        if known["store_id"] != store_id:
-            raise InvalidInput(
-                f"nothing was imported:\nsku {line.sku} is sold by another store than {line.store}",
-                field="store",
-            )
-        if known["currency"] != currency:
-            raise InvalidInput(
-                f"nothing was imported:\nsku {line.sku} is sold in {known['currency']}, not in {currency}"
-            )
         if (known["name"], known["brand"]) != (line.name, line.brand):
             yield ProductRenamed(sku=line.sku, name=line.name, brand=line.brand)
         if known["price_cents"] != line.price_cents:
             yield ProductPriceChanged(sku=line.sku, price_cents=line.price_cents, currency=currency)
+    alternatives = _alternatives(line, known)
+    if alternatives != (known["alternatives"] if known else []):
+        yield AlternativesChanged(sku=line.sku, alternatives=alternatives)
     missing = (stock or 0) - (known["on_hand"] if known else 0)
     if missing > 0:
         yield StockReceived(sku=line.sku, quantity=missing)
+
+
+def _refuse_to_move(line: CatalogLine, known: Mapping[str, Any], store_id: UUID, currency: str) -> None:
+    if known["store_id"] != store_id:
+        raise InvalidInput(
+            f"nothing was imported:\nsku {line.sku} is sold by another store than {line.store}", field="store"
+        )
+    if known["currency"] != currency:
+        raise InvalidInput(
+            f"nothing was imported:\nsku {line.sku} is sold in {known['currency']}, not in {currency}"
+        )

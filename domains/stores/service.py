@@ -1,64 +1,51 @@
-"""What Stores can be asked to do for an order, and what may be read of its products."""
+"""What Stores can be asked to do for an order and by staff, and what may be read of its products."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domains.stores.daily_work import DailyWork, StaffCommand
 from domains.stores.messages import (
-    EVENTS,
+    Adjustment,
+    AdjustReservation,
+    ConsumeStock,
+    DropSubstitutes,
     ProductView,
     ReleaseStock,
     Reservation,
     ReserveStock,
-    StockReleased,
-    StockReserved,
+    ReturnStock,
+    StockView,
     StoreView,
 )
-from domains.stores.model import Offer, pieces_by_sku, price
-from events.store import EventStore
+from domains.stores.reservations import Reservations
+from domains.stores.stock import STORE
 from kernel.database import Database
-from kernel.errors import NotFound, OrderClosed
-from kernel.messages import PricedLine
+from kernel.errors import ConcurrencyConflict, NotFound
 
-STORE = EventStore("stores", EVENTS)
+__all__ = ["STORE", "Stores"]
 
-# The first to speak of an order makes its row; others wait here for its commit and then find it.
-_CLAIM = text(
-    "INSERT INTO stores.reservations (order_id, status) VALUES (:order_id, :status)"
-    " ON CONFLICT DO NOTHING RETURNING order_id"
-)
-_STATUS = text("SELECT status FROM stores.reservations WHERE order_id = :order_id FOR UPDATE")
-_SET_RELEASED = text(
-    "UPDATE stores.reservations SET status = 'released', changed_at = now() WHERE order_id = :order_id"
-)
-_LINES = text(
-    "SELECT sku, name, store, quantity, unit_price_cents FROM stores.reservation_lines"
-    " WHERE order_id = :order_id ORDER BY line"
-)
-_ADD_LINES = text(
-    "INSERT INTO stores.reservation_lines (order_id, line, sku, name, store, quantity, unit_price_cents)"
-    " VALUES (:order_id, :line, :sku, :name, :store, :quantity, :unit_price_cents)"
-)
-# Every transaction locks stock in the order of sku: two orders for the same products queue, never deadlock.
-_LOCK_OFFERS = text(
-    "SELECT stock.sku, products.name, stores.name AS store, stores.open AS store_open,"
-    " products.price_cents AS unit_price_cents, products.currency, stock.on_hand - stock.reserved AS available"
-    " FROM stores.stock JOIN stores.products USING (sku) JOIN stores.stores ON stores.id = products.store_id"
-    ' WHERE stock.sku = ANY(:skus) ORDER BY stock.sku COLLATE "C" FOR UPDATE OF stock'
-)
-_MOVE_RESERVED = text(
-    "UPDATE stores.stock SET reserved = reserved + moved.pieces"
-    " FROM unnest(CAST(:skus AS text[]), CAST(:pieces AS int[])) AS moved (sku, pieces)"
-    " WHERE stock.sku = moved.sku"
-)
-_PRODUCTS = (
-    "SELECT products.sku, stores.name AS store, products.name, products.brand, products.price_cents,"
+Answer = TypeVar("Answer")
+
+_MOST_ATTEMPTS: Final = 10
+
+_STORES = "SELECT id, name, open FROM stores.stores"
+_PRODUCT = (
+    "products.sku, stores.name AS store, products.name, products.brand, products.price_cents,"
     " products.currency, stock.on_hand - stock.reserved AS available"
+)
+_LOW = "stock.low_at > 0 AND stock.on_hand - stock.reserved <= stock.low_at"
+_STOCK = (
+    f"{_PRODUCT}, products.store_id, products.alternatives, stock.on_hand, stock.reserved, stock.low_at,"
+    f" {_LOW} AS low"
+)
+_SOLD = (
     " FROM stores.products JOIN stores.stores ON stores.id = products.store_id JOIN stores.stock USING (sku)"
+    " WHERE NOT products.removed"
 )
 
 
@@ -74,101 +61,136 @@ class Stores:
         Raises `Refused` (`unknown_product`, `store_closed`, `insufficient_stock`, naming the lines), or
         `OrderClosed` if the order was released before.
         """
-        order = {"order_id": command.order_id}
-        async with self._database.transaction() as connection:
-            if not (await connection.execute(_CLAIM, {**order, "status": "held"})).first():
-                if (await connection.execute(_STATUS, order)).scalar_one() == "released":
-                    raise OrderClosed(f"what was held for order {command.order_id} has been released")
-                return Reservation.of(await _held_lines(connection, command.order_id))
-            pieces = pieces_by_sku(command.lines)
-            reservation = price(command.lines, await _lock_offers(connection, pieces), command.currency)
-            await _move_reserved(connection, pieces, sign=1)
-            await connection.execute(
-                _ADD_LINES,
-                [
-                    {**order, "line": number, **line.model_dump()}
-                    for number, line in enumerate(reservation.lines, 1)
-                ],
-            )
-            event = StockReserved(order_id=command.order_id, lines=reservation.lines)
-            await STORE.append(connection, _stream(command.order_id), 0, [event])
-            return reservation
+        return await self._do(lambda connection: Reservations(connection).reserve(command))
+
+    async def adjust(self, command: AdjustReservation) -> Adjustment:
+        """Let go pieces that a robot did not find, and hold alternatives at today's prices for those that shall be
+        substituted. How many there are on the shelf stays: the event asks somebody to count.
+
+        Of several lines of a product those lose pieces first that hurt the customer least. If a line would that
+        says to cancel the order then, nothing is changed, and the answer names its product. Raises `OrderClosed`
+        if the order was released or consumed, `NotFound` if nothing was ever held for it.
+        """
+        return await self._do(lambda connection: Reservations(connection).adjust(command))
+
+    async def drop_substitutes(self, command: DropSubstitutes) -> Adjustment:
+        """Let go the alternatives of a round of adjustment. The answer: what is held then. Raises as `adjust`."""
+        return await self._do(lambda connection: Reservations(connection).drop_substitutes(command))
+
+    async def consume(self, command: ConsumeStock) -> None:
+        """Take what is held for an order off the shelf for good. Raises `OrderClosed` if it was released,
+        `NotFound` if nothing was ever held for it."""
+        await self._do(lambda connection: Reservations(connection).consume(command))
 
     async def release(self, command: ReleaseStock) -> None:
-        """Let go what is held for an order. If nothing was held yet, a reserve that comes later is refused."""
-        order = {"order_id": command.order_id}
-        async with self._database.transaction() as connection:
-            held: list[PricedLine] = []
-            if not (await connection.execute(_CLAIM, {**order, "status": "released"})).first():
-                if (await connection.execute(_STATUS, order)).scalar_one() == "released":
-                    return
-                held = await _held_lines(connection, command.order_id)
-                pieces = pieces_by_sku(held)
-                await _lock_offers(connection, pieces)
-                await _move_reserved(connection, pieces, sign=-1)
-                await connection.execute(_SET_RELEASED, order)
-            event = StockReleased(order_id=command.order_id, reason=command.reason, lines=held)
-            await STORE.record(connection, [(_stream(command.order_id), event)])
+        """Let go what is held for an order, but for what a robot still carries: that stays reserved until it is
+        returned. If nothing was held yet, a reserve that comes later is refused.
+
+        Raises `OrderClosed` if it was consumed.
+        """
+        await self._do(lambda connection: Reservations(connection).release(command))
+
+    async def return_stock(self, command: ReturnStock) -> None:
+        """Let go what a robot carried and brought back, also if that is told before the release. What it never
+        carried is passed over."""
+        await self._do(lambda connection: Reservations(connection).return_stock(command))
+
+    async def manage(self, *commands: StaffCommand) -> None:
+        """Do what staff say about a product or a store: all of it, in this order, or none. No order that holds
+        stock notices; what is so already is no event.
+
+        Raises `NotFound`; `InvalidInput` naming the field, for alternatives that are none; `Conflict` for a count
+        below what is held for orders, a receipt that was for another quantity, or a store's name that is taken.
+        """
+
+        async def do_all(connection: AsyncConnection) -> None:
+            for command in commands:
+                await DailyWork(connection).do(command)
+
+        await self._do(do_all)
 
     async def stores(self) -> list[StoreView]:
         """All stores, by name."""
-        rows = await self._read("SELECT id, name, open FROM stores.stores ORDER BY name")
-        return [StoreView.model_validate(row) for row in rows]
+        return [StoreView.model_validate(row) for row in await self._read(f"{_STORES} ORDER BY name")]
+
+    async def store(self, store_id: UUID) -> StoreView:
+        """One store. Raises `NotFound`."""
+        rows = await self._read(f"{_STORES} WHERE id = :store_id", {"store_id": store_id})
+        if not rows:
+            raise NotFound(f"there is no store {store_id}")
+        return StoreView.model_validate(rows[0])
 
     async def products(
         self, *, store: str | None = None, words: str = "", after: str = "", limit: int = 50
     ) -> list[ProductView]:
         """Up to `limit` products by sku, from the first behind `after`; of one store (by name) if given; those
         of which every word of `words` begins a word of the name or brand, if given."""
-        prefixes = " & ".join(f"{word}:*" for word in re.findall(r"[^\W_]+", words.lower()))
-        rules = ["products.sku > :after"]
-        if store is not None:
-            rules.append("stores.name = :store")
-        if prefixes:
-            rules.append("products.search @@ to_tsquery('simple', :prefixes)")
-        return await self._read_products(
-            f"{_PRODUCTS} WHERE {' AND '.join(rules)} ORDER BY products.sku LIMIT :limit",
-            {"after": after, "limit": limit}
-            | ({"store": store} if store is not None else {})
-            | ({"prefixes": prefixes} if prefixes else {}),
-        )
+        rows = await self._search(_PRODUCT, store, words, after, limit)
+        return [ProductView.model_validate(row) for row in rows]
+
+    async def stock(
+        self,
+        *,
+        store: str | None = None,
+        words: str = "",
+        low_only: bool = False,
+        after: str = "",
+        limit: int = 50,
+    ) -> list[StockView]:
+        """As `products`, and as staff see them; with `low_only` those that are few."""
+        rows = await self._search(_STOCK, store, words, after, limit, *([_LOW] if low_only else []))
+        return [StockView.model_validate(row) for row in rows]
 
     async def products_by_sku(self, skus: Iterable[str]) -> list[ProductView]:
         """Those of the products that there are, by sku."""
-        return await self._read_products(
-            f"{_PRODUCTS} WHERE products.sku = ANY(:skus) ORDER BY products.sku", {"skus": sorted(set(skus))}
-        )
+        rows = await self._by_sku(_PRODUCT, skus)
+        return [ProductView.model_validate(row) for row in rows]
 
     async def product(self, sku: str) -> ProductView:
         """One product. Raises `NotFound`."""
-        found = await self.products_by_sku([sku])
+        return ProductView.model_validate(await self._one(_PRODUCT, sku))
+
+    async def stock_of(self, sku: str) -> StockView:
+        """One product as staff see it. Raises `NotFound`."""
+        return StockView.model_validate(await self._one(_STOCK, sku))
+
+    async def _do(self, act: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
+        """What `act` answers, its transaction committed. It is done anew if it began to write before another
+        transaction whose events its own must follow."""
+        for _ in range(1, _MOST_ATTEMPTS):
+            try:
+                async with self._database.transaction() as connection:
+                    return await act(connection)
+            except ConcurrencyConflict:
+                continue
+        async with self._database.transaction() as connection:
+            return await act(connection)
+
+    async def _search(
+        self, columns: str, store: str | None, words: str, after: str, limit: int, *rules: str
+    ) -> Sequence[Mapping[str, Any]]:
+        prefixes = " & ".join(f"{word}:*" for word in re.findall(r"[^\W_]+", words.lower()))
+        values: dict[str, Any] = {"after": after, "limit": limit}
+        all_rules = ["products.sku > :after", *rules]
+        if store is not None:
+            all_rules.append("stores.name = :store")
+            values["store"] = store
+        if prefixes:
+            all_rules.append("products.search @@ to_tsquery('simple', :prefixes)")
+            values["prefixes"] = prefixes
+        query = f"SELECT {columns}{_SOLD} AND {' AND '.join(all_rules)} ORDER BY products.sku LIMIT :limit"
+        return await self._read(query, values)
+
+    async def _by_sku(self, columns: str, skus: Iterable[str]) -> Sequence[Mapping[str, Any]]:
+        query = f"SELECT {columns}{_SOLD} AND products.sku = ANY(:skus) ORDER BY products.sku"
+        return await self._read(query, {"skus": sorted(set(skus))})
+
+    async def _one(self, columns: str, sku: str) -> Mapping[str, Any]:
+        found = await self._by_sku(columns, [sku])
         if not found:
             raise NotFound(f"the mall does not sell {sku}")
         return found[0]
 
-    async def _read_products(self, query: str, values: Mapping[str, Any]) -> list[ProductView]:
-        return [ProductView.model_validate(row) for row in await self._read(query, values)]
-
     async def _read(self, query: str, values: Mapping[str, Any] | None = None) -> Sequence[Mapping[str, Any]]:
         async with self._database.transaction() as connection:
             return [dict(row) for row in (await connection.execute(text(query), values)).mappings()]
-
-
-def _stream(order_id: UUID) -> str:
-    return f"reservation-{order_id}"
-
-
-async def _held_lines(connection: AsyncConnection, order_id: UUID) -> list[PricedLine]:
-    rows = await connection.execute(_LINES, {"order_id": order_id})
-    return [PricedLine.model_validate(dict(row)) for row in rows.mappings()]
-
-
-async def _lock_offers(connection: AsyncConnection, skus: Iterable[str]) -> dict[str, Offer]:
-    rows = await connection.execute(_LOCK_OFFERS, {"skus": list(skus)})
-    return {row.pop("sku"): Offer(**row) for row in map(dict, rows.mappings())}
-
-
-async def _move_reserved(connection: AsyncConnection, pieces: Mapping[str, int], *, sign: int) -> None:
-    await connection.execute(
-        _MOVE_RESERVED, {"skus": list(pieces), "pieces": [sign * number for number in pieces.values()]}
-    )

@@ -45,7 +45,7 @@ def import_command(
     console.say(
         f"{done.stores_opened} stores opened, {done.products_added} products added, "
         f"{done.products_renamed} renamed, {done.prices_changed} prices changed, "
-        f"{done.stock_received} pieces received"
+        f"{done.alternatives_changed} alternatives changed, {done.stock_received} pieces received"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from domains.stores.catalog import CHUNK, import_catalog, read_catalog
-from domains.stores.messages import CatalogImport, CatalogLine, ReserveStock
+from domains.stores.messages import CatalogImport, CatalogLine, RemoveProduct, ReserveStock
 from domains.stores.service import Stores
 from kernel.database import Database
 from kernel.errors import InvalidInput, Refused
@@ -95,6 +95,33 @@ async def test_an_import_tells_of_every_change_as_an_event(database: Database, s
     assert (product.name, product.price_cents, product.available) == ("Better thing", 199, 8)
 
 
+async def test_a_catalogue_says_what_may_be_had_instead(database: Database, stores: Stores) -> None:
+    first, second, third = catalog(3)
+    with_alternatives = first.model_copy(update={"alternatives": [third.sku, second.sku]})
+    done = await import_catalog(database, [with_alternatives, second, third], currency="USD")
+    assert done.alternatives_changed == 1
+    assert (await stores.stock_of(first.sku)).alternatives == [third.sku, second.sku]
+    # A file that says nothing of them leaves them, one that says none takes them away.
+    assert await import_catalog(database, [first], currency="USD") == CatalogImport()
+    none = first.model_copy(update={"alternatives": []})
+    assert await import_catalog(database, [none], currency="USD") == CatalogImport(alternatives_changed=1)
+    assert (await stores.stock_of(first.sku)).alternatives == []
+
+
+async def test_an_alternative_that_nobody_sells_keeps_a_catalogue_out(database: Database, stores: Stores) -> None:
+    first, second = catalog(2)
+    await import_catalog(database, [second], currency="USD")
+    known = first.model_copy(update={"alternatives": [second.sku]})
+    unknown = first.model_copy(update={"alternatives": [second.sku, "moon-dust"]})
+    with pytest.raises(InvalidInput, match=f"sku {first.sku} has the alternative moon-dust, which nobody sells"):
+        await import_catalog(database, [unknown], currency="USD")
+    assert await stores.products_by_sku([first.sku]) == []
+    await stores.manage(RemoveProduct(sku=second.sku, by="bea"))
+    with pytest.raises(InvalidInput, match="which nobody sells"):
+        await import_catalog(database, [known], currency="USD")
+    await import_catalog(database, [known, second], currency="USD")
+
+
 async def test_stock_is_topped_up_and_never_taken_away(database: Database, stores: Stores) -> None:
     (line,) = catalog(1)
     await import_catalog(database, [line], currency="USD", stock=8)
@@ -125,6 +152,18 @@ async def test_a_product_does_not_move_to_another_store(database: Database, stor
         ('{"sku":"a","store":"S","name":"N","brand":"","price_cents":1.5}', "line 2: price_cents"),
         ('{"sku":"a","store":"","name":"N","brand":"","price_cents":1}', "line 2: store: String should have"),
         ('{"sku":"a","store":"S","brand":"","price_cents":1}', "line 2: name: Field required"),
+        (
+            '{"sku":"a","store":"S","name":"N","price_cents":1,"alternatives":["b","a"]}',
+            "line 2: line: Value error, a product is no alternative of itself",
+        ),
+        (
+            '{"sku":"a","store":"S","name":"N","price_cents":1,"alternatives":["b","b"]}',
+            "line 2: line: Value error, an alternative is there twice",
+        ),
+        (
+            '{"sku":"a","store":"S","name":"N","price_cents":1,"alternatives":["b c"]}',
+            "line 2: alternatives.0: String should match",
+        ),
         ("not json", "line 2: line: Invalid JSON"),
         ('{"sku":"ok","store":"S","name":"N","brand":"","price_cents":1}', "line 2: sku ok stands on line 1"),
     ],
