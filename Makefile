@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types architecture docs requirements histories clean
+.PHONY: help up test check lint format types architecture docs proto requirements histories clean
 
 help:            ## what each target does
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ architecture: $(VENV)/dev  ## import-linter: imports point one way
 
 docs: $(VENV)/dev  ## write docs/events.md and docs/asyncapi.yaml from the code
 	@$(BIN)/python -m mallbots.event_docs docs
+
+proto: $(VENV)/dev  ## write api/generated from the gRPC contracts in proto/
+	@$(BIN)/python proto/generate.py api/generated
 
 requirements:    ## compile the pinned requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -3,26 +3,39 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import DateTime, func, text
+from sqlalchemy import DateTime, ScalarResult, func, text
 from sqlmodel import Field, SQLModel
 
 from kernel.database import Database
 from kernel.errors import InvalidInput, Unauthenticated
 
 NAME: Final = "[A-Za-z0-9._-]{1,60}"
-"""What a kiosk, or whoever else holds a key, may be called."""
+"""What a kiosk, or a member of staff, may be called."""
+ROBOT_NAME: Final = "[A-Za-z0-9_-]{1,60}"
+"""What a robot may be called: its name is a part of the subject of its events, which dots divide."""
 
-Gateway = Literal["kiosks", "staff"]
+Gateway = Literal["kiosks", "staff", "robots"]
 """A gateway that knows its callers by keys; also the schema that they are kept in."""
 
-_KINDS: Final[dict[Gateway, tuple[str, str]]] = {
-    "kiosks": ("a kiosk", "mbk"),
-    "staff": ("a member of staff", "mbs"),
+
+@dataclass(frozen=True)
+class _Kind:
+    holder: str
+    prefix: str
+    name: str
+    signs: str
+
+
+_KINDS: Final[dict[Gateway, _Kind]] = {
+    "kiosks": _Kind("a kiosk", "mbk", NAME, "letters, digits, dots, dashes or underscores"),
+    "staff": _Kind("a member of staff", "mbs", NAME, "letters, digits, dots, dashes or underscores"),
+    "robots": _Kind("a robot", "mbr", ROBOT_NAME, "letters, digits, dashes or underscores"),
 }
 
 
@@ -55,10 +68,11 @@ class ApiKeys:
 
     def __init__(self, database: Database, gateway: Gateway) -> None:
         self._database = database
-        self._kind, self._prefix = _KINDS[gateway]
+        self._kind = _KINDS[gateway]
         table = f"{gateway}.api_keys"
         self._add = text(f"INSERT INTO {table} (key_hash, name) VALUES (:key_hash, :name)")
         self._holder = text(f"SELECT name FROM {table} WHERE key_hash = :key_hash AND revoked_at IS NULL")
+        self._valid = text(f"SELECT key_hash FROM {table} WHERE key_hash = ANY(:hashes) AND revoked_at IS NULL")
         self._issued = text(
             f"SELECT name, left(key_hash, 8) AS hash_prefix, created_at, revoked_at FROM {table}"
             " ORDER BY name, created_at"
@@ -69,7 +83,7 @@ class ApiKeys:
 
     def new_key(self) -> str:
         """A key that nobody can guess; the prefix lets people and scanners see what it is."""
-        return f"{self._prefix}_{secrets.token_urlsafe(32)}"
+        return f"{self._kind.prefix}_{secrets.token_urlsafe(32)}"
 
     async def issue(self, name: str) -> str:
         """A new key for a holder; it can not be read again. Raises `InvalidInput` for a bad name."""
@@ -80,10 +94,8 @@ class ApiKeys:
     async def add(self, keys: Mapping[str, str]) -> None:
         """Let every holder in by its key, or none. Raises `InvalidInput` for a bad name."""
         for name in keys:
-            if not re.fullmatch(NAME, name):
-                raise InvalidInput(
-                    f"the name of {self._kind} is 1 to 60 letters, digits, dots, dashes or underscores", "name"
-                )
+            if not re.fullmatch(self._kind.name, name):
+                raise InvalidInput(f"the name of {self._kind.holder} is 1 to 60 {self._kind.signs}", "name")
         async with self._database.transaction() as connection:
             await connection.execute(
                 self._add, [{"key_hash": _hash(key), "name": name} for name, key in keys.items()]
@@ -96,6 +108,13 @@ class ApiKeys:
         if name is None:
             raise Unauthenticated("this key is not known, or was revoked")
         return name
+
+    async def valid_among(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that let somebody in."""
+        by_hash = {_hash(key): key for key in keys}
+        async with self._database.transaction() as connection:
+            hashes: ScalarResult[str] = await connection.scalars(self._valid, {"hashes": list(by_hash)})
+            return {by_hash[key_hash] for key_hash in hashes}
 
     async def issued(self) -> list[IssuedKey]:
         """Every key ever given, by holder, the oldest first."""

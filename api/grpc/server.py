@@ -1,0 +1,149 @@
+"""The gRPC gateways in one server: the domains' services for staff, the robots' own, health and reflection."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from api.generated.mallbots.automation.v1 import automation_pb2
+from api.generated.mallbots.automation.v1.automation_pb2_grpc import add_AutomationServicer_to_server
+from api.generated.mallbots.depot.v1 import depot_pb2
+from api.generated.mallbots.depot.v1.depot_pb2_grpc import add_DepotServicer_to_server
+from api.generated.mallbots.orders.v1 import orders_pb2
+from api.generated.mallbots.orders.v1.orders_pb2_grpc import add_OrdersServicer_to_server
+from api.generated.mallbots.payments.v1 import payments_pb2
+from api.generated.mallbots.payments.v1.payments_pb2_grpc import add_PaymentsServicer_to_server
+from api.generated.mallbots.stores.v1 import stores_pb2
+from api.generated.mallbots.stores.v1.stores_pb2_grpc import add_StoresServicer_to_server
+from api.grpc.access import KEPT_SECONDS, AccessInterceptor, Keyring
+from api.grpc.depot import DepotService
+from api.grpc.errors import ErrorInterceptor
+from api.grpc.orders import OrdersService
+from api.grpc.payments import PaymentsService
+from api.grpc.services import GrpcServices
+from api.grpc.stores import StoresService
+from api.grpc.tracing import TraceInterceptor
+from kernel.errors import Misconfigured
+from mallbots.settings import Settings
+
+GRACE: Final = 3.0
+"""Seconds that calls may still take when the server stops."""
+
+FOR_STAFF: Final = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (orders_pb2, "Orders"),
+        (stores_pb2, "Stores"),
+        (payments_pb2, "Payments"),
+        (depot_pb2, "Depot"),
+    )
+)
+FOR_ROBOTS: Final = automation_pb2.DESCRIPTOR.services_by_name["Automation"].full_name
+OPEN_TO_ALL: Final = (health.SERVICE_NAME, reflection.SERVICE_NAME)
+
+_LARGEST_REQUEST: Final = 256 * 1024
+_OPTIONS: Final = (
+    # Two servers on one port would each get some of the calls, and nobody would notice.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _LARGEST_REQUEST),
+    # The router that a robot is behind forgets silent connections within a minute or so, and what has vanished
+    # behind it is noticed by nothing else. Robots may ask more often.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+
+_log = logging.getLogger(__name__)
+
+
+class GrpcServer:
+    """The gateways on one port. `kept_seconds`: how long a revoked key may still work."""
+
+    def __init__(self, settings: Settings, services: GrpcServices, *, kept_seconds: float = KEPT_SECONDS) -> None:
+        self._settings = settings
+        self._robots = services.robots
+        self._staff = Keyring(services.staff_keys, kept_seconds)
+        self._tokens = Keyring(services.robot_tokens, kept_seconds)
+        self._health = health.aio.HealthServicer()
+        keyrings = {**dict.fromkeys(FOR_STAFF, self._staff), FOR_ROBOTS: self._tokens}
+        self._server = aio.server(
+            interceptors=[TraceInterceptor(), ErrorInterceptor(), AccessInterceptor(keyrings, OPEN_TO_ALL)],
+            options=_OPTIONS,
+        )
+        orders = OrdersService(services.orders, services.sagas, answer_timeout=services.answer_timeout)
+        add_OrdersServicer_to_server(orders, self._server)
+        add_StoresServicer_to_server(StoresService(services.stores), self._server)
+        add_PaymentsServicer_to_server(PaymentsService(services.payment), self._server)
+        add_DepotServicer_to_server(DepotService(services.depot), self._server)
+        add_AutomationServicer_to_server(services.robots, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*FOR_STAFF, FOR_ROBOTS, *OPEN_TO_ALL), self._server)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until cancelled, then send everybody away within seconds. `ready` is called when it begins.
+
+        Raises `Misconfigured` if the port is not free or a file of TLS is no good.
+        """
+        self._listen()
+        await self._server.start()
+        for service in (*FOR_STAFF, FOR_ROBOTS):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        working = [asyncio.create_task(one.run()) for one in (self._staff, self._tokens, self._robots)]
+        try:
+            ready()
+            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await self._drain()
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        # Side by side: whoever does not hang up, as those who watch our health, is cut off when the time is over.
+        await asyncio.gather(self._robots.drain(), self._server.stop(GRACE))
+
+    def _listen(self) -> None:
+        host, port = self._settings.grpc_host, self._settings.grpc_port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        credentials = _credentials(self._settings)
+        try:
+            if credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise Misconfigured(
+                f"gRPC can not listen on {address}: set MALLBOTS_GRPC_PORT to a free port"
+            ) from error
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    certificate, key, client_ca = settings.grpc_tls_certificate, settings.grpc_tls_key, settings.grpc_tls_client_ca
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise Misconfigured("gRPC by TLS needs both MALLBOTS_GRPC_TLS_CERTIFICATE and MALLBOTS_GRPC_TLS_KEY")
+    pair = (_pem(key), _pem(certificate))
+    if client_ca is None:
+        return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair], root_certificates=_pem(client_ca), require_client_auth=True)
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"{path} can not be read: {error.strerror}") from error
+    if b"-----BEGIN " not in content:
+        raise Misconfigured(f"{path} holds no PEM")
+    return content
