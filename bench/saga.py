@@ -24,7 +24,7 @@ from bench.empty_steps import QUEUES, FiveEmptySteps, nothing
 from domains.stores.catalog import import_catalog
 from domains.stores.messages import CatalogLine
 from kernel.database import Database
-from mallbots.kiosk_keys import read_keys
+from mallbots.kept_keys import read_keys
 from mallbots.settings import Settings
 from mallbots.temporal import connect
 
@@ -57,7 +57,7 @@ async def run(rounds: int, orders: int) -> None:
     settings = Settings.load()
     temporal = await connect(settings)
     await stock_the_shelf(settings)
-    key = read_keys(settings)["kiosk-1"]
+    key = read_keys(settings, "kiosks")["kiosk-1"]
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.api_url, timeout=60))
         for queue in {*QUEUES}:

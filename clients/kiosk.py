@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 import httpx
 from pydantic import BaseModel
 
+from kernel.messages import IfMissing
+
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
@@ -18,6 +20,7 @@ class Item(BaseModel):
 
     sku: str
     quantity: int
+    if_missing: IfMissing = "skip"
 
 
 class CardOrder(BaseModel):
@@ -29,7 +32,7 @@ class CardOrder(BaseModel):
 
     def as_body(self) -> dict[str, Any]:
         """The order as the API takes it."""
-        body = self.model_dump(include={"customer", "items"}, exclude_none=True)
+        body = self.model_dump(include={"customer", "items"}, exclude_none=True, exclude_defaults=True)
         return body | {"payment": {"method": "card", "token": self.card}}
 
 
@@ -110,7 +113,9 @@ async def _pause(seconds: float, deadline: float, code: str, detail: str) -> Non
 def _ending(response: httpx.Response, body: dict[str, Any], from_before: bool) -> Ending:
     order_id = body.get("id") or body.get("order_id")
     match body.get("status"):
-        case "approved":
+        case "approved" | "ready" | "completed" | "expired":
+            return Ending("approved", order_id, from_before=from_before)
+        case "cancelled" if "pickup_code" in body:
             return Ending("approved", order_id, from_before=from_before)
         case "cancelled":
             return Ending("rejected", order_id, "order_cancelled", from_before=from_before)

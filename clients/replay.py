@@ -14,13 +14,12 @@ from typing import Annotated
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.keys import NAME, ApiKeys
+from api.keys import NAME
 from clients.kiosk import CardOrder, Ending, Item, Kiosk
-from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.jsonlines import read_json_lines
-from kernel.messages import Quantity, Sku
-from mallbots.kiosk_keys import install_kiosks
+from kernel.messages import IfMissing, Quantity, Sku
+from mallbots.kept_keys import install_keys
 from mallbots.settings import Settings
 
 _MOST_FAILURES_TOLD = 20
@@ -147,16 +146,18 @@ async def replay(
     concurrency: int = 8,
     rate: float | None = None,
     cards: Sequence[str] = ("tok_approved",),
+    if_missing: Sequence[IfMissing] = ("skip",),
     patience: float = 60.0,
     on_progress: Callable[[Ending], None] = lambda ending: None,
 ) -> ReplayReport:
     """Order every basket: `concurrency` at a time, or `rate` a second however long the answers take.
 
-    The cards are dealt in turn. Kiosks that have no key get one, as an operator who installs them would do.
-    `on_progress` is told of each ending. Raises `Unavailable` if the API or the kiosks' database does not
-    answer at the start; later outages are waited for, as long as the patience lasts.
+    The cards are dealt in turn, and so is what the lines say of missing items. Kiosks that have no key get one, as
+    an operator who installs them would do. `on_progress` is told of each ending. Raises `Unavailable` if the API
+    or the kiosks' database does not answer at the start; later outages are waited for, as long as the patience
+    lasts.
     """
-    keys = await _install(settings, sorted({basket.kiosk for basket in baskets}))
+    keys = await install_keys(settings, "kiosks", sorted({basket.kiosk for basket in baskets}))
     results: list[Result] = []
     async with httpx.AsyncClient(
         base_url=settings.api_url,
@@ -171,7 +172,10 @@ async def replay(
         async def submit(number: int, basket: Basket, due: float) -> None:
             order = CardOrder(
                 customer=basket.customer,
-                items=[Item(sku=item.sku, quantity=item.quantity) for item in basket.items],
+                items=[
+                    Item(sku=item.sku, quantity=item.quantity, if_missing=if_missing[number % len(if_missing)])
+                    for item in basket.items
+                ],
                 card=cards[number % len(cards)],
             )
             ending = await kiosks[basket.kiosk].place(order, f"basket-{basket.basket_id}", patience=patience)
@@ -197,14 +201,6 @@ async def _submit_in_turn(
 ) -> None:
     for number, basket in numbered:
         await submit(number, basket, time.monotonic())
-
-
-async def _install(settings: Settings, kiosks: Sequence[str]) -> dict[str, str]:
-    database = Database("kiosks", settings.database_url("kiosks"), pool_size=1)
-    try:
-        return await install_kiosks(settings, ApiKeys(database, "kiosks"), kiosks)
-    finally:
-        await database.close()
 
 
 async def _check(http: httpx.AsyncClient) -> None:

@@ -7,7 +7,7 @@ from api.keys import ApiKeys
 from domains.stores.catalog import import_catalog, read_catalog
 from domains.stores.service import Stores
 from kernel.database import Database
-from mallbots.kiosk_keys import install_kiosks
+from mallbots.kept_keys import install_keys
 from mallbots.settings import Settings
 
 CATALOG: Final = Path(__file__).with_name("catalog.jsonl")
@@ -27,9 +27,8 @@ async def open_mall(settings: Settings) -> bool:
         is_new = not await Stores(stores).stores()
         if is_new:
             await import_catalog(stores, read_catalog(CATALOG), currency=settings.currency, stock=FIRST_STOCK)
-        keys = ApiKeys(kiosks, "kiosks")
-        if not await keys.issued():
-            await install_kiosks(settings, keys, FIRST_KIOSKS)
+        if not await ApiKeys(kiosks, "kiosks").issued():
+            await install_keys(settings, "kiosks", FIRST_KIOSKS)
         return is_new
     finally:
         await stores.close()

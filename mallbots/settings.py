@@ -6,7 +6,6 @@ without being told, and any other deployment by environment alone.
 """
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -16,7 +15,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from kernel.errors import Misconfigured
 
 DatabaseName = Literal[
-    "orders", "stores", "payments", "depot", "kiosks", "staff", "trail", "notifications", "analytics", "sandbox"
+    "orders",
+    "stores",
+    "payments",
+    "depot",
+    "kiosks",
+    "staff",
+    "robots",
+    "trail",
+    "notifications",
+    "analytics",
+    "sandbox",
 ]
 DATABASES: Final[tuple[DatabaseName, ...]] = get_args(DatabaseName)
 ADDRESSES_FILE: Final = "mall.env"
@@ -39,6 +48,7 @@ class Settings(BaseSettings):
         None, description="PostgreSQL of the kiosk gateway: API keys and idempotency keys"
     )
     staff_database_url: SecretStr | None = Field(None, description="PostgreSQL of the staff gateway: API keys")
+    robots_database_url: SecretStr | None = Field(None, description="PostgreSQL of the robots' gateway: tokens")
     trail_database_url: SecretStr | None = Field(None, description="PostgreSQL of the audit trail")
     notifications_database_url: SecretStr | None = Field(None, description="PostgreSQL of the notifications")
     analytics_database_url: SecretStr | None = Field(None, description="PostgreSQL of Analytics")
@@ -64,6 +74,32 @@ class Settings(BaseSettings):
         gt=0,
         le=60,
         description="How long POST /v1/orders waits for the saga's answer before it says 202",
+    )
+
+    grpc_host: str = Field("127.0.0.1", description="Address the gRPC gateways listen on")
+    grpc_port: int = Field(50051, ge=1, le=65535, description="Port the gRPC gateways listen on")
+    grpc_address: str = Field(
+        "127.0.0.1:50051", description="Where clients of this machine reach the gRPC gateways, host:port"
+    )
+    grpc_tls_certificate: Path | None = Field(
+        None, description="The gRPC gateways' certificate with its chain, PEM; without it they speak plainly"
+    )
+    grpc_tls_key: Path | None = Field(None, description="The key of that certificate, PEM")
+    grpc_tls_client_ca: Path | None = Field(
+        None, description="Who signs clients' certificates, PEM: given, a client must show one"
+    )
+    grpc_tls_ca: Path | None = Field(
+        None, description="Who signs the gRPC gateways' certificate, PEM: given, clients of this machine use TLS"
+    )
+
+    pickup_window_hours: float = Field(
+        24, gt=0, le=24 * 90, description="Hours that a ready order waits at the desk until it expires"
+    )
+    pickup_reminder_hours: list[float] = Field(
+        [2, 20], max_length=10, description="Hours after which the customer of a ready order is reminded, as JSON"
+    )
+    robot_silence: float = Field(
+        30, ge=1, le=3600, description="How long a robot may be silent until it loses its list"
     )
 
     activity_slots: int = Field(
@@ -99,6 +135,15 @@ class Settings(BaseSettings):
         8233, ge=1, le=65535, description="Port of the embedded Temporal Web UI (`mallbots up`)"
     )
 
+    payment_provider: Literal["sandbox", "stripe"] = Field("sandbox", description="Who takes the money")
+    stripe_api_key: SecretStr | None = Field(None, description="Secret key of the Stripe account")
+    stripe_webhook_secret: SecretStr | None = Field(
+        None, description="What Stripe signs its webhook with (POST /v1/webhooks/stripe), whsec_…"
+    )
+    stripe_api_url: HttpUrl | None = Field(None, description="Where Stripe is, if it is not the real one")
+    stripe_timeout: float = Field(
+        8.0, gt=0, le=15, description="How long an answer of Stripe is waited for until the step is tried again"
+    )
     sandbox_timeout: float = Field(
         2.0, gt=0, le=30, description="How long the sandbox provider keeps a call that it never answers"
     )
@@ -124,11 +169,6 @@ class Settings(BaseSettings):
         if self.nats_url is None:
             raise _missing("nats_url", self.data_dir)
         return self.nats_url.get_secret_value()
-
-    @cached_property
-    def kiosk_keys_file(self) -> Path:
-        """Where `mallbots` keeps the kiosk keys that it made on this machine, readable by the owner only."""
-        return self.data_dir / "kiosk-keys.json"
 
 
 def _missing(setting: str, data_dir: Path) -> Misconfigured:

@@ -17,7 +17,7 @@ from domains.stores.service import Stores
 from kernel.database import Database
 from kernel.errors import IdempotencyKeyReused, InvalidInput, Misconfigured, NotFound, Unauthenticated
 from kernel.ids import new_id
-from mallbots.kiosk_keys import install_kiosks, read_keys
+from mallbots.kept_keys import install_keys, keys_file, read_keys
 from mallbots.migrations import migrate_database
 from mallbots.opening import CATALOG, FIRST_KIOSKS, FIRST_STOCK, open_mall
 from mallbots.settings import Settings
@@ -121,27 +121,27 @@ async def test_an_order_belongs_to_the_kiosk_that_sent_it(idempotency_keys: Idem
 
 async def test_installed_kiosks_keep_their_keys_in_a_file_of_the_owner(settings: Settings, keys: ApiKeys) -> None:
     kiosks = [some_kiosk(), some_kiosk()]
-    installed = await install_kiosks(settings, keys, kiosks)
+    installed = await install_keys(settings, "kiosks", kiosks)
     assert [await keys.holder_of(installed[kiosk]) for kiosk in kiosks] == kiosks
-    assert read_keys(settings) == installed
-    assert stat.S_IMODE(settings.kiosk_keys_file.stat().st_mode) == 0o600
-    assert await install_kiosks(settings, keys, kiosks) == installed
+    assert read_keys(settings, "kiosks") == installed
+    assert stat.S_IMODE(keys_file(settings, "kiosks").stat().st_mode) == 0o600
+    assert await install_keys(settings, "kiosks", kiosks) == installed
 
 
 async def test_a_kept_key_that_was_revoked_is_replaced(settings: Settings, keys: ApiKeys) -> None:
     kiosk, other = some_kiosk(), some_kiosk()
-    before = await install_kiosks(settings, keys, [kiosk, other])
+    before = await install_keys(settings, "kiosks", [kiosk, other])
     await keys.revoke(kiosk)
-    after = await install_kiosks(settings, keys, [kiosk])
+    after = await install_keys(settings, "kiosks", [kiosk])
     assert after[kiosk] != before[kiosk]
-    assert read_keys(settings) == {**before, **after}
+    assert read_keys(settings, "kiosks") == {**before, **after}
 
 
 async def test_a_damaged_file_of_keys_is_told_and_not_overwritten(settings: Settings, keys: ApiKeys) -> None:
-    settings.kiosk_keys_file.write_text("{")
+    keys_file(settings, "kiosks").write_text("{")
     with pytest.raises(Misconfigured, match="damaged"):
-        await install_kiosks(settings, keys, [some_kiosk()])
-    assert settings.kiosk_keys_file.read_text() == "{"
+        await install_keys(settings, "kiosks", [some_kiosk()])
+    assert keys_file(settings, "kiosks").read_text() == "{"
 
 
 @pytest.fixture
@@ -168,14 +168,14 @@ async def test_a_mall_opens_once_with_goods_and_kiosks(
         with pytest.raises(ConnectionAbortedError):
             await open_mall(unopened)
     assert await open_mall(unopened) is False
-    installed = read_keys(unopened)
+    installed = read_keys(unopened, "kiosks")
     database = Database("test", unopened.database_url("kiosks"))
     keys = ApiKeys(database, "kiosks")
     assert [await keys.holder_of(installed[kiosk]) for kiosk in FIRST_KIOSKS] == list(FIRST_KIOSKS)
 
     await keys.revoke(FIRST_KIOSKS[0])
     assert await open_mall(unopened) is False
-    assert read_keys(unopened) == installed
+    assert read_keys(unopened, "kiosks") == installed
     assert [issued.name for issued in await keys.issued()] == list(FIRST_KIOSKS)
 
     products = await Stores(database).products(limit=200)
