@@ -14,21 +14,18 @@ from kernel.messages import DomainName
 
 @dataclass(frozen=True)
 class Published:
-    """What a domain publishes: `events` that it writes, and events that are only `announced`.
-
-    `streams` has both, by the stream that they are on: `order-{order_id}` is named by the field of that name.
-    """
+    """The events that a domain writes, and which of them are on a stream: `order-{order_id}` is named by the field
+    of that name."""
 
     events: tuple[type[Event], ...]
-    announced: tuple[type[Event], ...]
     streams: Mapping[str, tuple[type[Event], ...]]
 
 
 PUBLISHED: Final[Mapping[DomainName, Published]] = {
-    "orders": Published(orders.EVENTS, orders.ANNOUNCED, orders.STREAMS),
-    "stores": Published(stores.EVENTS, stores.ANNOUNCED, stores.STREAMS),
-    "payments": Published(payments.EVENTS, (), payments.STREAMS),
-    "depot": Published(depot.EVENTS, depot.ANNOUNCED, depot.STREAMS),
+    "orders": Published(orders.EVENTS, orders.STREAMS),
+    "stores": Published(stores.EVENTS, stores.STREAMS),
+    "payments": Published(payments.EVENTS, payments.STREAMS),
+    "depot": Published(depot.EVENTS, depot.STREAMS),
 }
 
 

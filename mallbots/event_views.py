@@ -31,9 +31,7 @@ STREAMS: Final = {
     pattern.partition("-")[0]: domain for domain, published in PUBLISHED.items() for pattern in published.streams
 }
 """The domain of a stream, by the first word of its name."""
-TYPES: Final = {
-    event.__name__ for published in PUBLISHED.values() for event in (*published.events, *published.announced)
-}
+TYPES: Final = {event.__name__ for published in PUBLISHED.values() for event in published.events}
 
 _SOURCED: Final[Mapping[str, type[Order] | type[Payment]]] = {"order": Order, "payment": Payment}
 _PAUSE: Final = 1.0

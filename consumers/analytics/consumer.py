@@ -1,7 +1,9 @@
 """What Analytics notes of each event. Times are those at which the events were recorded, so that reading them all
 again gives the same numbers."""
 
+from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,26 +16,36 @@ from domains.depot.messages import (
     ShoppingListAssigned,
     ShoppingListCancelled,
     ShoppingListCompleted,
+    ShoppingListReleased,
 )
 from domains.orders.messages import (
+    OrderAdjusted,
     OrderApproved,
     OrderCancelled,
     OrderCompleted,
+    OrderExpired,
     OrderPlaced,
     OrderReadied,
+    OrderRefunded,
+    OrderRefundWithdrawn,
     OrderRejected,
 )
 from events.consumer import Consumer
 from events.event import Event
 from events.recorded import ROOT, RecordedEvent
+from kernel.messages import PricedLine
 
 _ORDERS: Final[tuple[type[Event], ...]] = (
     OrderPlaced,
     OrderApproved,
     OrderRejected,
     OrderCancelled,
+    OrderAdjusted,
     OrderReadied,
     OrderCompleted,
+    OrderExpired,
+    OrderRefunded,
+    OrderRefundWithdrawn,
 )
 _DEPOT: Final[tuple[type[Event], ...]] = (
     ItemMissing,
@@ -43,6 +55,7 @@ _DEPOT: Final[tuple[type[Event], ...]] = (
     ShoppingListAssigned,
     ShoppingListCancelled,
     ShoppingListCompleted,
+    ShoppingListReleased,
 )
 
 _PLACED = text(
@@ -50,16 +63,29 @@ _PLACED = text(
     " VALUES (:order_id, :kiosk, :currency, :at) ON CONFLICT DO NOTHING"
 )
 _APPROVED = text("UPDATE analytics.orders SET approved_at = :at WHERE order_id = :order_id")
+# The last word on what an order has to sell stands: one that comes again later changes nothing.
+_SELLS = text(
+    "UPDATE analytics.orders SET sold_version = :version WHERE order_id = :order_id"
+    " AND coalesce(sold_version, 0) < :version AND cancelled_at IS NULL AND expired_at IS NULL"
+)
 _SOLD = text(
     "INSERT INTO analytics.sale_lines (order_id, line, store, sku, quantity, cents, currency, sold_at)"
-    " SELECT order_id, :line, :store, :sku, :quantity, :cents, currency, :at FROM analytics.orders"
-    " WHERE order_id = :order_id AND cancelled_at IS NULL ON CONFLICT DO NOTHING"
+    " SELECT order_id, :line, :store, :sku, :quantity, :cents, currency, approved_at FROM analytics.orders"
+    " WHERE order_id = :order_id"
 )
 _REJECTED = text("UPDATE analytics.orders SET rejected_at = :at, refusal_code = :code WHERE order_id = :order_id")
 _CANCELLED = text("UPDATE analytics.orders SET cancelled_at = :at WHERE order_id = :order_id")
+_EXPIRED = text("UPDATE analytics.orders SET expired_at = :at WHERE order_id = :order_id")
 _NOT_SOLD = text("DELETE FROM analytics.sale_lines WHERE order_id = :order_id")
 _READY = text("UPDATE analytics.orders SET ready_at = :at WHERE order_id = :order_id")
 _COMPLETED = text("UPDATE analytics.orders SET completed_at = :at WHERE order_id = :order_id")
+_REFUNDED = text(
+    "INSERT INTO analytics.refund_lines"
+    " (refund_id, line, order_id, store, sku, quantity, cents, currency, sold_at)"
+    " SELECT :refund_id, :line, order_id, :store, :sku, :quantity, :cents, currency, approved_at"
+    " FROM analytics.orders WHERE order_id = :order_id ON CONFLICT DO NOTHING"
+)
+_NOT_REFUNDED = text("UPDATE analytics.refund_lines SET withdrawn_at = :at WHERE refund_id = :refund_id")
 _MISSING = text(
     "INSERT INTO analytics.missing_items (event_id, order_id, store, sku, name, quantity, missing_at)"
     " VALUES (:event_id, :order_id, :store, :sku, :name, :quantity, :at) ON CONFLICT DO NOTHING"
@@ -100,10 +126,9 @@ class _Notes:
                 await self._write(_PLACED, order_id=order_id, kiosk=kiosk, currency=currency)
             case OrderApproved(order_id=order_id, lines=lines):
                 await self._write(_APPROVED, order_id=order_id)
-                for number, line in enumerate(lines, 1):
-                    sold = line.model_dump(include={"store", "sku", "quantity"})
-                    cents = line.quantity * line.unit_price_cents
-                    await self._write(_SOLD, order_id=order_id, line=number, cents=cents, **sold)
+                await self._sell(order_id, lines)
+            case OrderAdjusted(order_id=order_id, lines=lines):
+                await self._sell(order_id, lines)
             case OrderRejected(order_id=order_id, refusal=refusal):
                 await self._write(_REJECTED, order_id=order_id, code=refusal.code)
             case OrderCancelled(order_id=order_id):
@@ -113,6 +138,13 @@ class _Notes:
                 await self._write(_READY, order_id=order_id)
             case OrderCompleted(order_id=order_id):
                 await self._write(_COMPLETED, order_id=order_id)
+            case OrderExpired(order_id=order_id):
+                await self._write(_EXPIRED, order_id=order_id)
+                await self._write(_NOT_SOLD, order_id=order_id)
+            case OrderRefunded(order_id=order_id, refund_id=refund_id, lines=lines):
+                await self._write_lines(_REFUNDED, lines, order_id=order_id, refund_id=refund_id)
+            case OrderRefundWithdrawn(refund_id=refund_id):
+                await self._write(_NOT_REFUNDED, refund_id=refund_id)
 
     async def of_depot(self, event: Event | None) -> None:
         match event:
@@ -130,11 +162,23 @@ class _Notes:
                 await self._write(_LIST_BEGINS, order_id=order_id, robot=robot)
             case ShoppingListCompleted(order_id=order_id):
                 await self._write(_LIST_ENDS, order_id=order_id, completed=True)
-            case ShoppingListCancelled(order_id=order_id):
+            case ShoppingListReleased(order_id=order_id) | ShoppingListCancelled(order_id=order_id):
                 await self._write(_LIST_ENDS, order_id=order_id, completed=False)
 
-    async def _write(self, statement: TextClause, **values: object) -> None:
-        await self._connection.execute(statement, self._of_event | values)
+    async def _sell(self, order_id: UUID, lines: Sequence[PricedLine]) -> None:
+        if await self._write(_SELLS, order_id=order_id):
+            await self._write(_NOT_SOLD, order_id=order_id)
+            await self._write_lines(_SOLD, lines, order_id=order_id)
+
+    async def _write_lines(self, statement: TextClause, lines: Sequence[PricedLine], **values: object) -> None:
+        for number, line in enumerate(lines, 1):
+            of_line = line.model_dump(include={"store", "sku", "quantity"})
+            cents = line.quantity * line.unit_price_cents
+            await self._write(statement, line=number, cents=cents, **of_line, **values)
+
+    async def _write(self, statement: TextClause, **values: object) -> int:
+        """How many rows that changed."""
+        return (await self._connection.execute(statement, self._of_event | values)).rowcount
 
 
 async def note(connection: AsyncConnection, event: RecordedEvent) -> None:

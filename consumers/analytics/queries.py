@@ -33,16 +33,19 @@ class Minute(BaseModel):
     rejected: int
     cancelled: int
     completed: int
+    expired: int
 
 
 class Sales(BaseModel):
-    """What a store sold in an hour: the lines of orders that were approved in it and not cancelled since."""
+    """What a store sold in an hour: the lines of orders that were approved in it and neither cancelled nor expired
+    since, without what was missing and what was refunded."""
 
     store: str
     hour: datetime
     currency: Currency
     pieces: int
     cents: int = Field(description="In minor units of the currency")
+    refunded_cents: int = Field(description="What was refunded of it since, and is not in `cents` any more")
 
 
 class Refusals(BaseModel):
@@ -79,7 +82,7 @@ class Times(BaseModel):
 
 
 class RobotUse(BaseModel):
-    """What a robot did. One that falls silent is offline, but has its list until another gets it."""
+    """What a robot did. One that falls silent is offline, but has its list until that is taken from it."""
 
     robot: str
     online_seconds: float
@@ -92,16 +95,20 @@ class RobotUse(BaseModel):
 _MINUTES = """
 SELECT date_trunc('minute', at, 'UTC') AS minute, count(*) FILTER (WHERE what = 'placed') AS placed,
  count(*) FILTER (WHERE what = 'approved') AS approved, count(*) FILTER (WHERE what = 'rejected') AS rejected,
- count(*) FILTER (WHERE what = 'cancelled') AS cancelled, count(*) FILTER (WHERE what = 'completed') AS completed
+ count(*) FILTER (WHERE what = 'cancelled') AS cancelled, count(*) FILTER (WHERE what = 'completed') AS completed,
+ count(*) FILTER (WHERE what = 'expired') AS expired
 FROM analytics.orders, LATERAL (VALUES ('placed', placed_at), ('approved', approved_at), ('rejected', rejected_at),
- ('cancelled', cancelled_at), ('completed', completed_at)) AS reached (what, at)
+ ('cancelled', cancelled_at), ('completed', completed_at), ('expired', expired_at)) AS reached (what, at)
 WHERE at >= :since AND at < :until GROUP BY 1 ORDER BY 1 LIMIT :limit
 """
 _SALES = """
 SELECT store, date_trunc('hour', sold_at, 'UTC') AS hour, currency, sum(quantity)::bigint AS pieces,
- sum(cents)::bigint AS cents
-FROM analytics.sale_lines WHERE sold_at >= :since AND sold_at < :until GROUP BY 1, 2, 3 ORDER BY 2, 1, 3
-LIMIT :limit
+ sum(cents)::bigint AS cents, sum(refunded_cents)::bigint AS refunded_cents
+FROM (
+ SELECT store, sold_at, currency, quantity, cents, 0 AS refunded_cents FROM analytics.sale_lines
+ UNION ALL
+ SELECT store, sold_at, currency, -quantity, -cents, cents FROM analytics.refund_lines WHERE withdrawn_at IS NULL
+) AS lines WHERE sold_at >= :since AND sold_at < :until GROUP BY 1, 2, 3 ORDER BY 2, 1, 3 LIMIT :limit
 """
 _REFUSALS = """
 SELECT refusal_code AS code, count(*) AS orders FROM analytics.orders

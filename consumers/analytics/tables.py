@@ -18,7 +18,7 @@ def _maybe_at() -> Any:
 
 
 class OrderRow(SQLModel, table=True):
-    """When an order reached each point of its story."""
+    """When an order reached each point of its story. `sold_version` is that of the event whose lines it sells."""
 
     __tablename__ = "orders"
     __table_args__ = (Index("ix_orders_placed_at", "placed_at"), {"schema": SCHEMA})
@@ -33,10 +33,12 @@ class OrderRow(SQLModel, table=True):
     cancelled_at: datetime | None = _maybe_at()
     ready_at: datetime | None = _maybe_at()
     completed_at: datetime | None = _maybe_at()
+    expired_at: datetime | None = _maybe_at()
+    sold_version: int | None = None
 
 
 class SaleLineRow(SQLModel, table=True):
-    """A line of an approved order that was not cancelled."""
+    """A line of an approved order that has not ended without a sale, as it can be had."""
 
     __tablename__ = "sale_lines"
     __table_args__ = (Index("ix_sale_lines_sold_at", "sold_at"), {"schema": SCHEMA})
@@ -49,6 +51,24 @@ class SaleLineRow(SQLModel, table=True):
     cents: int = Field(sa_type=BigInteger)
     currency: str
     sold_at: datetime = Field(sa_type=DateTime(timezone=True))
+
+
+class RefundLineRow(SQLModel, table=True):
+    """Pieces that money was given back for, unless that was withdrawn. `sold_at` is when they had been sold."""
+
+    __tablename__ = "refund_lines"
+    __table_args__ = (Index("ix_refund_lines_sold_at", "sold_at"), {"schema": SCHEMA})
+
+    refund_id: UUID = Field(primary_key=True)
+    line: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    order_id: UUID
+    store: str
+    sku: str
+    quantity: int
+    cents: int = Field(sa_type=BigInteger)
+    currency: str
+    sold_at: datetime = Field(sa_type=DateTime(timezone=True))
+    withdrawn_at: datetime | None = _maybe_at()
 
 
 class MissingItemRow(SQLModel, table=True):

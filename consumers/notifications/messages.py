@@ -6,7 +6,9 @@ from uuid import UUID
 
 from kernel.messages import Message
 
-NotificationKind = Literal["received", "ready", "reminder", "cancelled"]
+NotificationKind = Literal[
+    "received", "adjusted", "ready", "reminder", "expired", "cancelled", "refunded", "refund_failed"
+]
 NotificationStatus = Literal["pending", "sent", "failed"]
 
 

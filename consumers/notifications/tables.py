@@ -1,12 +1,14 @@
 """The tables of the notifications."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, Index, SmallInteger, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from consumers.notifications.messages import NotificationKind
 from events.tables import consumer_tables
 
 SCHEMA: Final = "notifications"
@@ -21,8 +23,15 @@ def _now_by_default() -> Any:
     )
 
 
+def _empty_by_default() -> Any:
+    return Field(
+        default={}, sa_type=JSONB, nullable=False, sa_column_kwargs={"server_default": text("'{}'::jsonb")}
+    )
+
+
 class OrderCopyRow(SQLModel, table=True):
-    """What a notification tells of an order: a copy, fed by the events of Orders."""
+    """What a notification tells of an order: a copy, fed by the events of Orders. It has the `names` of products
+    by sku, and the cents of `refunds` by their ids."""
 
     __tablename__ = "orders"
     __table_args__ = {"schema": SCHEMA}
@@ -31,6 +40,9 @@ class OrderCopyRow(SQLModel, table=True):
     customer: str | None
     kiosk: str
     pickup_code: str | None = None
+    currency: str | None = None
+    names: dict[str, str] = _empty_by_default()
+    refunds: dict[str, int] = _empty_by_default()
 
 
 class NotificationRow(SQLModel, table=True):
@@ -43,7 +55,7 @@ class NotificationRow(SQLModel, table=True):
 
     __tablename__ = "notifications"
     __table_args__ = (
-        CheckConstraint("kind IN ('received', 'ready', 'reminder', 'cancelled')", name="known_kind"),
+        CheckConstraint(f"kind IN {get_args(NotificationKind)}", name="known_kind"),
         CheckConstraint("status IN ('pending', 'sent', 'failed')", name="known_status"),
         Index("ix_notifications_pending", "handed_out_at", postgresql_where=text("status = 'pending'")),
         {"schema": SCHEMA},

@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from consumers.trail.acts import act_of
+from domains.stores.messages import EVENTS
 from events.consumer import Consumer
-from events.recorded import RecordedEvent
+from events.recorded import ROOT, RecordedEvent
 from kernel.database import Database
 from kernel.errors import NotFound
 
@@ -20,20 +21,25 @@ _ADD = text(
     " VALUES (:event_id, :order_id, :recorded_at, :who, :what, :domain, :event, :stream, :version,"
     "  :causation_id, CAST(:data AS jsonb)) ON CONFLICT DO NOTHING"
 )
-_OF_ORDER = text(
+_ENTRIES = (
     "SELECT event_id, recorded_at, who, what, domain, event, stream, version, causation_id, data"
-    " FROM trail.entries WHERE order_id = :order_id ORDER BY recorded_at, stream, version"
+    " FROM trail.entries"
 )
+_OF_ORDER = text(f"{_ENTRIES} WHERE order_id = :order_id ORDER BY recorded_at, stream, version")
+_OF_STREAM = text(f"{_ENTRIES} WHERE stream = :stream ORDER BY version DESC LIMIT :most")
+_OF_SOMEBODY: Final = {"order_id", "by", "robot"}
 
 
 async def keep(connection: AsyncConnection, event: RecordedEvent) -> None:
-    """Note what an event tells of an order; one that tells of none is passed over."""
+    """Note what happened to an order, or what a member of staff or a robot did. An event that tells of none of
+    them, as those of an import do, is passed over."""
     fields = event.fields()
-    if "order_id" not in fields:
+    if not any(fields.get(name) for name in _OF_SOMEBODY):
         return
+    order_id = fields.get("order_id")
     values = {
         "event_id": event.id,
-        "order_id": UUID(fields["order_id"]),
+        "order_id": UUID(order_id) if order_id else None,
         "recorded_at": event.recorded_at,
         **act_of(event)._asdict(),
         "domain": event.domain,
@@ -50,18 +56,17 @@ CONSUMER: Final = Consumer(
     "trail",
     "trail",
     (
-        "mallbots.orders.>",
-        "mallbots.stores.StockReserved.*",
-        "mallbots.stores.StockReleased.*",
-        "mallbots.payments.>",
-        "mallbots.depot.>",
+        f"{ROOT}.orders.>",
+        *(f"{ROOT}.stores.{kind.__name__}.*" for kind in EVENTS if _OF_SOMEBODY & kind.model_fields.keys()),
+        f"{ROOT}.payments.>",
+        f"{ROOT}.depot.>",
     ),
     keep,
 )
 
 
 class TrailEntry(BaseModel):
-    """Who did what to an order, and the event that says so."""
+    """Who did what, and the event that says so."""
 
     recorded_at: datetime
     who: str = Field(examples=["kiosk kiosk-1"])
@@ -71,7 +76,9 @@ class TrailEntry(BaseModel):
     event: str = Field(description="The event's type", examples=["OrderPlaced"])
     stream: str
     version: int = Field(description="The event's number in its stream")
-    causation_id: str | None = Field(description="The step that made it: activity, workflow run, activity id")
+    causation_id: str | None = Field(
+        description="The step (activity, workflow run, activity id) or event that led to it"
+    )
     data: dict[str, Any] = Field(description="The event as it was written")
 
 
@@ -87,4 +94,13 @@ class Trail:
             rows = (await connection.execute(_OF_ORDER, {"order_id": order_id})).mappings().all()
         if not rows:
             raise NotFound(f"nothing is known of an order {order_id}")
+        return [TrailEntry.model_validate(dict(row)) for row in rows]
+
+    async def of_stream(self, stream: str, most: int = 100) -> list[TrailEntry]:
+        """What was done to a product (`product-<sku>`), a store (`store-<id>`) or by a robot (`robot-<name>`), the
+        newest first and at most so many. Raises `NotFound` if nothing was."""
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(_OF_STREAM, {"stream": stream, "most": most})).mappings().all()
+        if not rows:
+            raise NotFound(f"nothing is known of {stream}")
         return [TrailEntry.model_validate(dict(row)) for row in rows]

@@ -14,13 +14,17 @@ SCHEMA = "trail"
 
 
 class EntryRow(SQLModel, table=True):
-    """One event of an order, told as an act of somebody."""
+    """One event, told as an act of somebody. `order_id` is that of the order that it is about, if of one."""
 
     __tablename__ = "entries"
-    __table_args__ = (Index("ix_entries_order_id", "order_id", "recorded_at"), {"schema": SCHEMA})
+    __table_args__ = (
+        Index("ix_entries_order_id", "order_id", "recorded_at"),
+        Index("ix_entries_stream", "stream", "version"),
+        {"schema": SCHEMA},
+    )
 
     event_id: UUID = Field(primary_key=True)
-    order_id: UUID
+    order_id: UUID | None = None
     recorded_at: datetime = Field(sa_type=DateTime(timezone=True))
     who: str
     what: str

@@ -98,11 +98,10 @@ def asyncapi(documentation: Documentation) -> str:
 def _channel(event: Documented) -> Schema:
     return {
         "address": f"{ROOT}.{event.domain}.{event.name}.{{stream}}",
-        "description": f"{event.meaning} Nothing writes it yet." if event.announced else event.meaning,
+        "description": event.meaning,
         "servers": [{"$ref": "#/servers/nats"}],
         "parameters": {"stream": {"description": f"`{event.stream}`", "examples": [event.example.stream]}},
         "messages": {event.name: {"$ref": f"#/components/messages/{event.name}"}},
-        **({"x-announced": True} if event.announced else {}),
     }
 
 

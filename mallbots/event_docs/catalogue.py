@@ -31,7 +31,7 @@ to know, listens; the domain does not know who does.
 - [Three uses of events](#three-uses-of-events)
 - [Who listens](#who-listens)
 - The events of {contents}
-- Events that are [announced](#announced), and the [parts](#parts) that events are made of
+- The [parts](#parts) that events are made of
 
 ## How an event travels
 
@@ -167,9 +167,9 @@ whichever worker has it tries to send until it went through, while other events 
 ## Three uses of events
 
 **Notification**: the event says that something happened, and who hears it acts or asks back. `notifications` has
-the customer told that the order is approved, ready or cancelled (`consumers/notifications/consumer.py`). Clients
-of the staff's WebSocket are told of every event (`api/staff/events.py`), and ask the API for what else they
-show.
+the customer told what becomes of the order (`consumers/notifications/consumer.py`). Stores hears from Depot what a
+robot took back to the shelf, and lets it be sold again (`consumers/returns.py`). Clients of the staff's WebSocket
+are told of every event (`api/staff/events.py`), and ask the API for what else they show.
 
 **Carried state**: the event carries what its readers need, and they keep a copy, so that they never ask and go on
 while the other domain is down. `depot-copies` keeps the names of stores and products for the robots, and
@@ -217,9 +217,6 @@ def _all_events(documentation: Documentation) -> Iterator[str]:
     for domain in DOMAINS:
         yield f"## {domain.title()}\n"
         yield from _events(documentation.of(domain), documentation)
-    yield "## Announced\n"
-    yield "Nothing writes these yet. The rest of an order's story will, and consumers may count on them already.\n"
-    yield from _events(documentation.announced, documentation)
     yield "## Parts\n"
     yield "What events are made of; several share them.\n"
     for name in documentation.parts:

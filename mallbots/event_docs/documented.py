@@ -28,41 +28,70 @@ HEADERS: Final = {
     "Mallbots-Schema-Version": "the schema version of its data",
     "Mallbots-Recorded-At": "when it was written",
     "Mallbots-Correlation-Id": "the story that it belongs to: the order's id, or one for each import",
-    "Mallbots-Causation-Id": "the step that wrote it: activity, workflow run, activity id",
+    "Mallbots-Causation-Id": "the step (activity, workflow run, activity id) or event that led to it, if one did",
     "traceparent": "the trace that it was written in (W3C Trace Context)",
     "tracestate": "what a tracing system wants to know of it besides",
 }
 """What the headers of a message say."""
 
 _MEANINGS: Final = {
+    "alternatives": "products, the first choice first",
     "amount_cents": "what is held or due",
     "available": "pieces that could be sold",
     "brand": "the product's brand; may be empty",
-    "by": "who cancelled",
+    "by": "the member of staff",
+    "carried": "what a robot still carries",
+    "change_cents": "what was given back of the cash",
     "code": "the reason for programs",
     "currency": "ISO 4217",
     "customer": "for whom it is, if the kiosk knows",
+    "dearer_substitute": "whether a substitute may cost more",
     "detail": "the reason for people",
+    "difference": "pieces more than were known; fewer, if negative",
     "if_missing": "what to do if a robot does not find it",
     "kiosk": "the kiosk that sent it, by name",
+    "low_at": "how few are few",
     "method": "how the customer pays",
+    "missing": "what was not found, and was not known to be missing before",
+    "on_hand": "pieces on the shelf, those held for orders included",
     "open": "whether it sells now",
     "order_id": "the order",
     "payment_method": "how the customer pays",
     "pickup_code": "what the customer shows at the desk",
+    "pickup_until": "when its pickup window ends",
     "placed_at": "when it was placed",
     "price_cents": "the price of one piece",
     "quantity": "pieces",
+    "receipt": "the delivery",
     "reference": "the hold at the payment provider; null if it is paid at pickup",
+    "refund_id": "the refund",
     "robot": "the robot, by name",
+    "round": "the number of the adjustment",
     "sku": "the product",
     "stops": "a stop for each store",
     "store": "the store, by name",
     "store_id": "the store",
+    "substituted": "what is had instead of missing pieces",
+    "substitutes": "what is held instead of missing pieces",
+    "tendered_cents": "the cash that was given",
     "total_cents": "the sum of all lines",
     "unit_price_cents": "the price of one piece",
+    "Cancellation.by": "who cancelled",
+    "Cancellation.name": "the member of staff",
     "Cancellation.reason": "why, in their words",
+    "PaymentCaptured.amount_cents": "what was taken",
+    "PaymentCaptured.method": "how it was paid",
+    "PaymentCaptured.reference": "the payment at the provider; null if it was cash",
+    "PaymentRefunded.amount_cents": "what was given back",
+    "PaymentRefunded.method": "how it had been paid",
+    "PaymentRefunded.reference": "the refund at the provider; null if it was cash",
+    "OrderRefunded.amount_cents": "what is given back",
     "RefusedLine.quantity": "pieces that were asked for",
+    "PickupReminded.number": "the number of the reminder",
+    "ShoppingListReleased.robot": "the robot that lost it; null if none had it",
+    "StockRanLow.available": "pieces that can still be ordered",
+    "StockFoundMissing.quantity": "pieces that were not found",
+    "Substitution.sku": "the product that is missing",
 }
 """What a field means: one name means one thing, except where its model is named with it."""
 
@@ -74,7 +103,6 @@ class Documented:
 
     domain: DomainName
     kind: type[Event]
-    announced: bool
     example: RecordedEvent
     listeners: tuple[str, ...]
 
@@ -102,19 +130,12 @@ class Documentation:
     def __init__(self, consumers: Iterable[Consumer]) -> None:
         self.consumers = tuple(consumers)
         self.events = tuple(
-            self._documented(domain, kind, announced=kind in published.announced)
-            for domain, published in PUBLISHED.items()
-            for kind in (*published.events, *published.announced)
+            self._documented(domain, kind) for domain, published in PUBLISHED.items() for kind in published.events
         )
 
     def of(self, domain: DomainName) -> list[Documented]:
         """The events that a domain writes."""
-        return [event for event in self.events if event.domain == domain and not event.announced]
-
-    @property
-    def announced(self) -> list[Documented]:
-        """The events that nothing writes yet."""
-        return [event for event in self.events if event.announced]
+        return [event for event in self.events if event.domain == domain]
 
     @cached_property
     def schemas(self) -> Mapping[str, Schema]:
@@ -130,14 +151,14 @@ class Documentation:
         events = {event.name for event in self.events}
         return sorted(name for name in self.schemas if name not in events)
 
-    def _documented(self, domain: DomainName, kind: type[Event], *, announced: bool) -> Documented:
+    def _documented(self, domain: DomainName, kind: type[Event]) -> Documented:
         example = example_of(domain, kind)
         listeners = (
             consumer.name
             for consumer in self.consumers
             if any(matches(example.subject, pattern) for pattern in consumer.subjects)
         )
-        return Documented(domain, kind, announced, example, tuple(listeners))
+        return Documented(domain, kind, example, tuple(listeners))
 
 
 def schemas_of(models: Iterable[type[BaseModel]], mode: JsonSchemaMode) -> dict[str, Schema]:

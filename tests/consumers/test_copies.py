@@ -7,14 +7,12 @@ from domains.depot.messages import ScheduleShopping
 from domains.depot.service import Depot
 from domains.orders.service import Orders
 from domains.stores.catalog import import_catalog
-from domains.stores.messages import ANNOUNCED, EVENTS, CatalogLine, ProductRemoved, StoreRenamed
-from events.store import EventStore
+from domains.stores.messages import CatalogLine, RemoveProduct, RenameProduct, RenameStore
+from domains.stores.service import Stores
 from kernel.database import Database
 from kernel.ids import new_id
 from tests.consumers.reading import handle_again, read_all
 from tests.samples import line, place, priced
-
-STORES = EventStore("stores", (*EVENTS, *ANNOUNCED))
 
 
 async def sell(database: Database, sku: str, name: str, store: str = "Copper Kettle") -> None:
@@ -25,11 +23,12 @@ async def sell(database: Database, sku: str, name: str, store: str = "Copper Ket
 async def test_a_robot_looks_for_what_the_shelf_says_now(fresh_database: Database) -> None:
     depot = Depot(fresh_database)
     await sell(fresh_database, "tea", "Black Tea")
-    await sell(fresh_database, "tea", "Dawn Shift Black Tea")
-    async with fresh_database.transaction() as connection:
-        store_id = await connection.scalar(text("SELECT id FROM stores.stores"))
-        renamed = StoreRenamed(store_id=store_id, name="The Copper Kettle")
-        await STORES.record(connection, [(f"store-{store_id}", renamed)])
+    stores = Stores(fresh_database)
+    (shop,) = await stores.stores()
+    await stores.manage(
+        RenameProduct(sku="tea", name="Dawn Shift Black Tea", by="bea"),
+        RenameStore(store_id=shop.id, name="The Copper Kettle", by="bea"),
+    )
     await read_all(copies.DEPOT, fresh_database)
 
     sold_before = [priced("tea", store="Copper Kettle", name="Black Tea"), priced("rose", store="Floral")]
@@ -44,13 +43,19 @@ async def test_a_robot_looks_for_what_the_shelf_says_now(fresh_database: Databas
         ]
 
 
-async def test_what_is_not_sold_any_more_is_not_known_to_depot(fresh_database: Database) -> None:
+async def test_what_is_not_sold_any_more_is_not_known_to_depot_until_it_is_sold_again(
+    fresh_database: Database,
+) -> None:
+    async def known() -> list[str]:
+        await read_all(copies.DEPOT, fresh_database)
+        async with fresh_database.transaction() as connection:
+            return list(await connection.scalars(text("SELECT name FROM depot.products")))
+
     await sell(fresh_database, "tea", "Black Tea")
-    async with fresh_database.transaction() as connection:
-        await STORES.record(connection, [("product-tea", ProductRemoved(sku="tea"))])
-    await read_all(copies.DEPOT, fresh_database)
-    async with fresh_database.transaction() as connection:
-        assert await connection.scalar(text("SELECT count(*) FROM depot.products")) == 0
+    await Stores(fresh_database).manage(RemoveProduct(sku="tea", by="bea"))
+    assert await known() == []
+    await sell(fresh_database, "tea", "Black Tea, new tin")
+    assert await known() == ["Black Tea, new tin"]
 
 
 async def test_an_order_that_is_pending_is_told_by_names(fresh_database: Database) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,13 +30,16 @@ from consumers.notifications.sender import QUEUE, RETRY_SCHEDULE, Sender
 from consumers.notifications.service import WAKE_SENDERS, Notifications
 from consumers.notifications.webhook import WebhookNotifier
 from domains.orders.messages import (
-    ANNOUNCED,
     EVENTS,
+    OrderAdjusted,
     OrderApproved,
     OrderCancelled,
     OrderCompleted,
+    OrderExpired,
     OrderPlaced,
     OrderReadied,
+    OrderRefunded,
+    OrderRefundWithdrawn,
     OrderRejected,
     PickupReminded,
 )
@@ -49,7 +53,7 @@ from events.work_queue import WORK_STREAM, work_queue
 from kernel.database import Database
 from kernel.errors import Conflict, Misconfigured, NotFound, Refusal, Unavailable
 from kernel.ids import new_id, now
-from kernel.messages import Cancellation
+from kernel.messages import Cancellation, Expiry, Pieces, Substitution
 from mallbots.cli import app
 from mallbots.consuming import ROLES, consume
 from mallbots.notifying import notifier
@@ -61,12 +65,13 @@ from tests.nats import NatsServer, a_nats_server
 from tests.samples import line, priced
 from tests.waiting import eventually
 
-STORE = EventStore("orders", (*EVENTS, *ANNOUNCED))
+STORE = EventStore("orders", EVENTS)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SOON = timedelta(seconds=0.05)
 LATER = timedelta(hours=1)
 
-By = Any  # "customer", "staff" or "operator"
+By = Any  # "customer", "staff", "operator" or "mall"
+UNTIL = datetime(2026, 3, 15, 9, 26, 53, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +129,59 @@ def placed(order_id: UUID, customer: str | None = "ada") -> OrderPlaced:
 
 
 def approved(order_id: UUID) -> OrderApproved:
-    return OrderApproved(order_id=order_id, lines=[priced("tea")], total_cents=900, pickup_code="C275TC")
+    lines = [priced("tea", name="Black Tea"), priced("mug", 1, name="Chipped Mug")]
+    return OrderApproved(order_id=order_id, lines=lines, total_cents=1350, pickup_code="C275TC")
 
 
-def cancelled(order_id: UUID, by: By = "customer") -> OrderCancelled:
-    return OrderCancelled(order_id=order_id, cancellation=Cancellation(by=by, reason="not for customers"))
+def adjusted(order_id: UUID) -> OrderAdjusted:
+    """One tea of two is missing, and a rooibos there instead; the mug is missing, and nothing instead."""
+    rooibos = priced("rooibos", 1, 400, name="Rooibos")
+    return OrderAdjusted(
+        order_id=order_id,
+        round=1,
+        lines=[priced("tea", 1, name="Black Tea"), rooibos],
+        total_cents=850,
+        missing=[Pieces(sku="tea", quantity=1), Pieces(sku="mug", quantity=1)],
+        substituted=[Substitution(sku="tea", line=rooibos)],
+    )
+
+
+def substitute_missing(order_id: UUID) -> OrderAdjusted:
+    return OrderAdjusted(
+        order_id=order_id,
+        round=2,
+        lines=[priced("tea", 1, name="Black Tea")],
+        total_cents=450,
+        missing=[Pieces(sku="rooibos", quantity=1)],
+        substituted=[],
+    )
+
+
+REFUND = new_id()
+
+
+def refunded(order_id: UUID) -> OrderRefunded:
+    return OrderRefunded(
+        order_id=order_id,
+        refund_id=REFUND,
+        lines=[priced("tea", 1, name="Black Tea"), priced("rooibos", 2, name="Rooibos")],
+        amount_cents=1350,
+        currency="USD",
+        reason="not for customers",
+        by="bea",
+    )
+
+
+def withdrawn(order_id: UUID) -> OrderRefundWithdrawn:
+    return OrderRefundWithdrawn(order_id=order_id, refund_id=REFUND, reason="not_refundable")
+
+
+def reminded(order_id: UUID, number: int) -> PickupReminded:
+    return PickupReminded(order_id=order_id, number=number)
+
+
+def cancelled(order_id: UUID, by: By = "customer", reason: str = "not for customers") -> OrderCancelled:
+    return OrderCancelled(order_id=order_id, cancellation=Cancellation(by=by, reason=reason))
 
 
 async def happen(database: Database, order_id: UUID, *events: Event) -> None:
@@ -204,6 +257,47 @@ async def jobs_of(notification_id: UUID, server: NatsServer) -> int:
             "Your order C275TC still waits for you at the desk.",
         ),
         (
+            [approved, *(partial(reminded, number=number) for number in (1, 2))],
+            "reminder",
+            "Your order C275TC still waits for you at the desk. This is reminder 2.",
+        ),
+        (
+            [approved, lambda order_id: OrderReadied(order_id=order_id, pickup_until=UNTIL)],
+            "ready",
+            "Your order C275TC is ready: collect it at the desk until 2026-03-15 09:26 UTC.",
+        ),
+        (
+            [approved, lambda order_id: OrderExpired(order_id=order_id, expiry=Expiry(pickup_until=UNTIL))],
+            "expired",
+            "Nobody came for your order C275TC in time, so it is not kept. You pay nothing for it.",
+        ),
+        (
+            [approved, adjusted],
+            "adjusted",
+            "Of your order C275TC we could not find 1 × Black Tea and 1 × Chipped Mug. "
+            "You get 1 × Rooibos instead of Black Tea. It costs 8.50 USD now.",
+        ),
+        (
+            [approved, adjusted, substitute_missing],
+            "adjusted",
+            "Of your order C275TC we could not find 1 × Rooibos. It costs 4.50 USD now.",
+        ),
+        (
+            [approved, refunded],
+            "refunded",
+            "You get 13.50 USD back for 1 × Black Tea and 2 × Rooibos of your order C275TC.",
+        ),
+        (
+            [approved, refunded, withdrawn],
+            "refund_failed",
+            "We could not give you 13.50 USD back for your order C275TC: please ask at the desk.",
+        ),
+        (
+            [approved, lambda order_id: cancelled(order_id, "mall", "nothing of it was found")],
+            "cancelled",
+            "Your order C275TC was cancelled by the mall: nothing of it was found. You pay nothing for it.",
+        ),
+        (
             [approved, cancelled],
             "cancelled",
             "Your order C275TC was cancelled as you wished. You pay nothing for it.",
@@ -246,6 +340,18 @@ async def test_a_refusal_and_a_hand_over_are_not_told_because_the_customer_is_th
     await written(mall_database, lambda order_id: OrderRejected(order_id=order_id, refusal=refusal))
     await written(mall_database, lambda order_id: OrderCompleted(order_id=order_id))
     assert await all_of(mall_database) == []
+
+
+async def test_each_reminder_is_told_once(mall_database: Database) -> None:
+    reminders = [partial(reminded, number=number) for number in (1, 2)]
+    await written(mall_database, approved, *reminders)
+    await handle_again(CONSUMER, mall_database)
+    assert [one.kind for one in await all_of(mall_database)] == ["received", "reminder", "reminder"]
+
+
+async def test_of_a_refund_that_never_was_nothing_is_told(mall_database: Database) -> None:
+    await written(mall_database, approved, withdrawn)
+    assert [one.kind for one in await all_of(mall_database)] == ["received"]
 
 
 async def test_an_event_that_comes_twice_is_told_once(mall_database: Database, nats_server: NatsServer) -> None:

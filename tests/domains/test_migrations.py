@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
 import api.kiosk.tables
+import api.robots.tables
 import api.staff.tables
 import consumers.analytics.tables
 import consumers.notifications.tables
@@ -25,6 +26,7 @@ from mallbots.settings import DATABASES, DatabaseName
 # Each adds its tables to SQLModel.metadata when it is imported.
 TABLES = (
     api.kiosk.tables,
+    api.robots.tables,
     api.staff.tables,
     consumers.notifications.tables,
     consumers.analytics.tables,
