@@ -16,8 +16,11 @@ from api.problems import Problem, install_problems
 from api.services import Services
 from api.staff.analytics import router as staff_analytics_router
 from api.staff.events import router as staff_events_router
+from api.staff.orders import router as staff_orders_router
 from api.staff.routes import router as staff_router
+from api.staff.stores import router as staff_stores_router
 from api.tracing import TraceContext
+from api.webhooks.stripe import router as stripe_webhook_router
 from mallbots.settings import Settings
 
 _DESCRIPTION = """Kiosks show the catalogue and order from it. An order is one durable saga: it is approved \
@@ -28,8 +31,10 @@ Every error is a problem (RFC 9457) with a stable `code`."""
 _TAGS = [
     {"name": "Catalogue", "description": "What the mall sells, at which price."},
     {"name": "Orders", "description": "Order, see how the order is, cancel it."},
-    {"name": "Staff", "description": "What staff may see of orders, by a key of staff."},
+    {"name": "Staff", "description": "What staff see of orders and do with them, by a key of staff."},
+    {"name": "Stores", "description": "Stock, prices and stores: the daily work of staff, by a key of staff."},
     {"name": "Analytics", "description": "Numbers about the mall, made of its events, by a key of staff."},
+    {"name": "Webhooks", "description": "For the payment provider: what happened to a payment."},
     {"name": "Health", "description": "For whoever runs the mall; no key is needed."},
 ]
 
@@ -68,6 +73,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_problems(app)
     app.include_router(kiosk_router)
     app.include_router(staff_router)
+    app.include_router(staff_orders_router)
+    app.include_router(staff_stores_router)
+    app.include_router(stripe_webhook_router)
     app.include_router(staff_analytics_router)
     app.include_router(staff_events_router)
     _add_health(app)

@@ -15,16 +15,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kernel.errors import (
     Conflict,
+    Forbidden,
+    HandOverUnderWay,
     IdempotencyKeyReused,
     InvalidInput,
+    ListLost,
     MallError,
     NotFound,
+    NotReady,
     OrderClosed,
     RefusalCode,
     Refused,
     RefusedLine,
+    ShoppingBegan,
+    TooManyAttempts,
     Unauthenticated,
     Unavailable,
+    WrongPickupCode,
 )
 from kernel.ids import new_id
 
@@ -35,9 +42,11 @@ RETRY_AFTER_SECONDS: Final = 1
 _STATUS: Final[Mapping[type[MallError], HTTPStatus]] = {
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Refused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _HEADERS: Final[Mapping[type[MallError], Mapping[str, str]]] = {
@@ -46,7 +55,19 @@ _HEADERS: Final[Mapping[type[MallError], Mapping[str, str]]] = {
 }
 CODES: Final[Mapping[str, HTTPStatus]] = {
     "malformed_json": HTTPStatus.BAD_REQUEST,
-    **{error.code: HTTPStatus.CONFLICT for error in (Conflict, IdempotencyKeyReused, OrderClosed)},
+    WrongPickupCode.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    **{
+        error.code: HTTPStatus.CONFLICT
+        for error in (
+            Conflict,
+            IdempotencyKeyReused,
+            OrderClosed,
+            ShoppingBegan,
+            NotReady,
+            HandOverUnderWay,
+            ListLost,
+        )
+    },
     **{error.code: status for error, status in _STATUS.items() if error not in (Conflict, Refused)},
     **dict.fromkeys(get_args(RefusalCode), HTTPStatus.UNPROCESSABLE_ENTITY),
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
@@ -93,6 +114,8 @@ def problem_response(
     if kind is None:
         return _incident(error, "while answering")
     all_headers = {**_HEADERS.get(kind, {}), **(headers or {})}
+    if isinstance(error, TooManyAttempts):
+        all_headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, Refused):
         refusal = error.refusal
         return _response(

@@ -7,25 +7,25 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Final
 
-from temporalio.client import Client
-
 from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
 from api.live.hub import Hub
+from api.temporal import TemporalDoor
 from consumers.analytics.queries import Analytics
 from consumers.trail.consumer import Trail
 from domains.orders.service import Orders
+from domains.payments.service import Payments
 from domains.stores.service import Stores
 from kernel.database import Database
 from kernel.errors import MallError, Unavailable
+from mallbots.payment_provider import payment_provider
 from mallbots.settings import DatabaseName, Settings
-from mallbots.temporal import connect
 from workflows.client import OrderSagas
+from workflows.messages import PickupRules
 
-_CONNECT_TIMEOUT: Final = 3.0
 _CHECK_TIMEOUT: Final = 2.0
 _NEEDED_TO_ORDER: Final[tuple[DatabaseName, ...]] = ("orders", "stores", "kiosks")
-_FOR_STAFF: Final[tuple[DatabaseName, ...]] = ("staff", "trail", "analytics")
+_FOR_STAFF: Final[tuple[DatabaseName, ...]] = ("staff", "trail", "analytics", "payments")
 
 _log = logging.getLogger(__name__)
 
@@ -34,26 +34,38 @@ class Services:
     """The services of one API process. Raises `Misconfigured` if a database or NATS has no URL."""
 
     def __init__(self, settings: Settings) -> None:
-        self._databases: dict[DatabaseName, Database] = {
-            name: Database(name, settings.database_url(name), pool_size=settings.database_pool_size)
-            for name in (*_NEEDED_TO_ORDER, *_FOR_STAFF)
-        }
+        self._databases: dict[DatabaseName, Database] = {}
+
+        def database(name: DatabaseName) -> Database:
+            if name not in self._databases:
+                url, pool_size = settings.database_url(name), settings.database_pool_size
+                self._databases[name] = Database(name, url, pool_size=pool_size)
+            return self._databases[name]
+
+        for name in (*_NEEDED_TO_ORDER, *_FOR_STAFF):
+            database(name)
         self.currency = settings.currency
         self.answer_timeout = timedelta(seconds=settings.answer_timeout)
+        self.pickup_rules = PickupRules(
+            window=timedelta(hours=settings.pickup_window_hours),
+            reminders=[timedelta(hours=hours) for hours in settings.pickup_reminder_hours],
+        )
+        self.robot_silence = timedelta(seconds=settings.robot_silence)
         self.orders = Orders(self._databases["orders"])
         self.stores = Stores(self._databases["stores"])
+        self.payments = Payments(database("payments"), payment_provider(settings, database))
+        self.stripe_webhook_secret = settings.stripe_webhook_secret
         self.kiosk_keys = ApiKeys(self._databases["kiosks"], "kiosks")
         self.staff_keys = ApiKeys(self._databases["staff"], "staff")
         self.analytics = Analytics(self._databases["analytics"])
         self.trail = Trail(self._databases["trail"])
         self.idempotency_keys = IdempotencyKeys(self._databases["kiosks"])
         self.hub = Hub(settings.nats_address())
-        self._settings = settings
-        self._connecting: asyncio.Task[Client] | None = None
+        self._door = TemporalDoor(settings)
 
     async def sagas(self) -> OrderSagas:
         """The orders' sagas. Raises `Unavailable` while Temporal does not answer."""
-        return OrderSagas(await self._temporal())
+        return OrderSagas(await self._door.client())
 
     async def check(self) -> dict[str, str]:
         """Everything that ordering depends on by name: `ok`, or what is wrong with it."""
@@ -65,26 +77,10 @@ class Services:
         """Give everything back."""
         for database in self._databases.values():
             await database.close()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            # Without this pause a process that used a Temporal client may abort while the interpreter ends
-            # (temporalio/sdk-python#300).
-            await asyncio.sleep(0.05)
-
-    async def _temporal(self) -> Client:
-        # One attempt for all who wait. A client that connected once reconnects by itself.
-        attempt = self._connecting
-        if attempt is None or (attempt.done() and (attempt.cancelled() or attempt.exception())):
-            attempt = self._connecting = asyncio.create_task(
-                asyncio.wait_for(connect(self._settings), _CONNECT_TIMEOUT)
-            )
-        try:
-            return await asyncio.shield(attempt)
-        except TimeoutError as error:
-            raise Unavailable("Temporal does not answer") from error
+        await self._door.close()
 
     async def _ping_temporal(self) -> None:
-        if not await (await self._temporal()).service_client.check_health():
+        if not await (await self._door.client()).service_client.check_health():
             raise Unavailable("Temporal is not serving")
 
 

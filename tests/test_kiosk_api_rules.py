@@ -6,11 +6,13 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+import segno
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
@@ -25,6 +27,7 @@ from kernel.errors import (
     NotFound,
     Refusal,
     RefusedLine,
+    ShoppingBegan,
     Unauthenticated,
     Unavailable,
 )
@@ -32,7 +35,7 @@ from kernel.ids import new_id
 from kernel.messages import Cancellation
 from mallbots.settings import DATABASES, Settings
 from tests.samples import priced
-from workflows.messages import OrderRequest, SagaAccount
+from workflows.messages import OrderRequest, PickupRules, SagaAccount
 
 TEA: dict[str, Any] = {"sku": "tea", "quantity": 2}
 ORDER: dict[str, Any] = {"items": [TEA], "payment": {"method": "card", "token": "tok_approved"}}
@@ -123,6 +126,8 @@ class FakeSagas:
         return approval(request.order_id)
 
     async def cancel(self, order_id: UUID, cancellation: Cancellation, *, timeout: timedelta) -> bool:
+        if self.error:
+            raise self.error
         return self.ended
 
     async def account(self, order_id: UUID) -> SagaAccount:
@@ -147,6 +152,8 @@ class FakeServices:
     checks: dict[str, str] = field(default_factory=lambda: {"orders": "ok", "temporal": "ok"})
     currency: str = "USD"
     answer_timeout: timedelta = timedelta(seconds=1)
+    pickup_rules: PickupRules = field(default_factory=PickupRules)
+    robot_silence: timedelta = timedelta(seconds=30)
 
     async def sagas(self) -> FakeSagas:
         return self.saga
@@ -224,6 +231,7 @@ async def test_an_approved_order_is_told_with_its_pickup_code_and_where_to_find_
             "events": f"/v1/orders/{order_id}/events",
             "saga": f"/v1/orders/{order_id}/saga",
             "cancel": f"/v1/orders/{order_id}/cancel",
+            "pickup_code": f"/v1/orders/{order_id}/pickup-code.svg",
         },
     }
 
@@ -476,6 +484,27 @@ async def test_an_order_that_ended_otherwise_can_not_be_cancelled(
     problem(await kiosk.post(f"{order}/cancel"), 409, "order_closed")
 
 
+async def test_an_order_that_a_robot_shops_for_can_not_be_cancelled_at_the_kiosk(
+    kiosk: httpx.AsyncClient, mall: FakeServices
+) -> None:
+    order = (await place(kiosk)).headers["Location"]
+    mall.saga.error = ShoppingBegan("a robot shops for the order")
+    problem(await kiosk.post(f"{order}/cancel"), 409, "shopping_began")
+
+
+async def test_the_pickup_code_is_a_picture_for_a_scanner(kiosk: httpx.AsyncClient, mall: FakeServices) -> None:
+    placed = await place(kiosk)
+    order_id = mall.saga.requests[0].order_id
+    where = placed.json()["links"]["pickup_code"]
+    problem(await kiosk.get(where), 404, "not_found")
+    mall.orders.views[order_id] = view_of(order_id).model_copy(update={"pickup_code": "K7F2QX"})
+    picture = await kiosk.get(where)
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/svg+xml")
+    expected = BytesIO()
+    segno.make("K7F2QX", error="q", micro=False).save(expected, kind="svg", scale=8)
+    assert picture.content == expected.getvalue()
+
+
 async def test_the_catalogue_is_read_page_by_page(kiosk: httpx.AsyncClient, mall: FakeServices) -> None:
     mall.stores.skus = [f"tea-{number}" for number in range(7)]
     path: str | None = "/v1/products?limit=3&store=A%26B&q=tea"
@@ -558,10 +587,11 @@ async def test_the_openapi_document_is_whole(kiosk: httpx.AsyncClient) -> None:
         assert operation["description"]
         assert operation["tags"]
         if path.startswith("/v1"):
-            key = "StaffKey" if path.startswith("/v1/staff") else "KioskKey"
-            assert operation["security"] == [{key: []}]
+            keys: dict[str, Any] = {"staff": [{"StaffKey": []}], "webhooks": None}
+            assert operation.get("security") == keys.get(path.split("/")[2], [{"KioskKey": []}])
             assert {"401", "503"} <= operation["responses"].keys()
-            told = "text/event-stream" if path.endswith("/events") else "application/json"
+            kinds = {"events": "text/event-stream", "pickup-code.svg": "image/svg+xml"}
+            told = kinds.get(path.rpartition("/")[2], "application/json")
             for status, response in operation["responses"].items():
                 expected = told if status < "400" else "application/problem+json"
                 assert list(response.get("content", {})) == ([] if status == "204" else [expected])

@@ -39,7 +39,7 @@ class OrderEvents:
         was the last. Raises `InvalidInput` if this is no id, or one that no event of the order has yet."""
         history = await self._orders.events_after(order_id, 0)
         version = _version(last_event_id, history)
-        if history and history[-1].type in _LAST and version == history[-1].version:
+        if any(event.type in _LAST and event.version <= version for event in history):
             return None
         return self._told(order_id, version)
 

@@ -74,7 +74,7 @@ class Ordering:
     async def cancel(self, kiosk: str, order_id: UUID, reason: str) -> Order | None:
         """Cancel an order and wait a while until it is undone: the order then, or None if it takes longer.
 
-        Raises `OrderClosed` if the order ended in another way.
+        Raises `ShoppingBegan` if a robot has its list already, `OrderClosed` if it ended in another way.
         """
         ordered_at = await self._ordered_at(kiosk, order_id)
         cancellation = Cancellation(by="customer", reason=reason)
@@ -88,6 +88,13 @@ class Ordering:
             raise OrderClosed(_why_not_cancelled(view))
         return Order.of(view, ordered_at)
 
+    async def pickup_code(self, kiosk: str, order_id: UUID) -> str:
+        """The pickup code of an order. Raises `NotFound` if it has none (yet)."""
+        order = await self.order(kiosk, order_id)
+        if order.pickup_code is None:
+            raise NotFound(f"order {order_id} has no pickup code yet")
+        return order.pickup_code
+
     async def _ordered_at(self, kiosk: str, order_id: UUID) -> datetime:
         return await self._services.idempotency_keys.ordered_at(kiosk, order_id)
 
@@ -100,6 +107,8 @@ class Ordering:
                 "customer": order.customer,
                 "lines": [dict(item) for item in order.items],
                 "payment": dict(order.payment),
+                "pickup": self._services.pickup_rules,
+                "silence": self._services.robot_silence,
             }
         )
         sagas = await self._services.sagas()

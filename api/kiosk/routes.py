@@ -1,9 +1,11 @@
 """The kiosk API. Each endpoint only translates between HTTP and what does the work."""
 
+from io import BytesIO
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
 
+import segno
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -277,7 +279,8 @@ async def get_saga(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) ->
             {
                 400: "The body is no JSON",
                 404: "This kiosk has no such order",
-                409: "It has ended in another way (`order_closed`)",
+                409: "A robot shops for it already (`shopping_began`), or it has ended in another way "
+                "(`order_closed`)",
                 413: "The body is too large",
                 415: "The body is not declared as JSON",
                 422: "A field breaks a rule",
@@ -291,13 +294,37 @@ async def cancel_order(
     order_id: OrderId,
     body: Annotated[OrderToCancel | None, Body()] = None,
 ) -> Response:
-    """Cancels an order: everything that was done for it is undone. Again, it answers the same."""
+    """Cancels an order before a robot shops for it: everything that was done is undone. Again, it answers the
+    same."""
     order = await desk.cancel(kiosk, order_id, body.reason if body else "")
     if order is not None:
         return _json(order, 200)
     links = Links.of(order_id)
     headers = {"Location": links.self, "Retry-After": str(RETRY_AFTER_SECONDS)}
     return _json(CancellingOrder(id=order_id, links=links), 202, headers)
+
+
+@router.get(
+    "/orders/{order_id}/pickup-code.svg",
+    operation_id="getPickupCode",
+    summary="The pickup code as a QR code",
+    tags=["Orders"],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A picture that a scanner at the desk reads as the code",
+            "content": {"image/svg+xml": {"schema": {"type": "string"}}},
+        },
+        **problems(
+            {404: "This kiosk has no such order, or it is not approved", 422: "This can not be an order's id"}
+        ),
+    },
+)
+async def get_pickup_code(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> Response:
+    """The order's pickup code, for the customer's telephone or a printer."""
+    picture = BytesIO()
+    segno.make(await desk.pickup_code(kiosk, order_id), error="q", micro=False).save(picture, kind="svg", scale=8)
+    return Response(picture.getvalue(), media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
 
 
 def _json(body: BaseModel, status: int, headers: dict[str, str] | None = None) -> Response:

@@ -4,12 +4,21 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from domains.orders.messages import NamedLine, OrderAnswer, OrderStatus, OrderView
 from domains.stores.messages import ProductView, StoreView
 from kernel.errors import Refusal
-from kernel.messages import Cancellation, Currency, IfMissing, PaymentMethod, PricedLine, Sku
+from kernel.messages import (
+    Cancellation,
+    Currency,
+    IfMissing,
+    PaymentMethod,
+    Pieces,
+    PricedLine,
+    Sku,
+    Substitution,
+)
 
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*$"
 LARGEST_PAGE: Final = 200
@@ -37,6 +46,7 @@ class ItemToOrder(_Request):
     sku: Sku
     quantity: Annotated[int, Field(strict=True, ge=1, le=99)]
     if_missing: IfMissing = Field("skip", description="What to do if a robot does not find it")
+    dearer_substitute: bool = Field(False, description="Whether a substitute may cost more")
 
 
 class PayByCard(_Request):
@@ -79,18 +89,21 @@ class OrderToCancel(_Request):
 
 
 class Links(BaseModel):
-    """Where to go on from an order: see it, follow its events, see how far its saga is, cancel it (POST)."""
+    """Where to go on from an order: see it, follow its events, see how far its saga is, cancel it (POST), show its
+    pickup code as a QR code."""
 
     self: str
     events: str
     saga: str
     cancel: str
+    pickup_code: str
 
     @classmethod
     def of(cls, order_id: UUID) -> "Links":
         """The links of an order."""
         order = f"/v1/orders/{order_id}"
-        return cls.model_validate({"self": order} | {to: f"{order}/{to}" for to in ("events", "saga", "cancel")})
+        links = {to: f"{order}/{to}" for to in ("events", "saga", "cancel")}
+        return cls.model_validate({"self": order, **links, "pickup_code": f"{order}/pickup-code.svg"})
 
 
 class ApprovedOrder(BaseModel):
@@ -128,7 +141,9 @@ class CancellingOrder(BaseModel):
 
 class Order(BaseModel):
     """An order as it is now. Fields that say nothing yet are left out: `lines` and `payment_method` until it
-    is recorded, `items`, `total_cents` and `pickup_code` until it is approved."""
+    is recorded, `items`, `total_cents` and `pickup_code` until it is approved, `pickup_until` until it is ready.
+    When some of it was missing, `items` and `total_cents` are what can be had, and `missing` and `substituted` say
+    what is different."""
 
     id: UUID
     status: OrderStatus
@@ -142,6 +157,10 @@ class Order(BaseModel):
     pickup_code: str | None = None
     refusal: Refusal | None = None
     cancellation: Cancellation | None = None
+    missing: list[Pieces] | None = None
+    substituted: list[Substitution] | None = None
+    pickup_until: AwareDatetime | None = None
+    refunded_cents: int | None = None
     links: Links
 
     @classmethod
@@ -153,6 +172,9 @@ class Order(BaseModel):
                 "id": view.order_id,
                 "ordered_at": ordered_at,
                 "items": view.items or None,
+                "missing": view.missing or None,
+                "substituted": view.substituted or None,
+                "refunded_cents": view.refunded_cents or None,
                 "links": Links.of(view.order_id),
             }
         )
