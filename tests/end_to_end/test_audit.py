@@ -46,7 +46,8 @@ from tests.mall import Mall
 from tests.samples import line, place, stocked
 from tests.waiting import eventually
 from worker import CHOICES, run_workers
-from workflows.client import OrderSagas, workflow_id
+from workflows.client import OrderSagas
+from workflows.ids import workflow_id
 from workflows.messages import OrderRequest
 from workflows.order import OrderWorkflow
 

@@ -19,7 +19,8 @@ from websockets.exceptions import WebSocketException
 from clients.kiosk import Ending
 from clients.replay import read_baskets, replay
 from domains.stores.catalog import import_catalog, read_catalog
-from mallbots.audit import audit, whole_stream
+from mallbots.audit import audit
+from mallbots.audit_look import whole_stream
 from mallbots.settings import Settings
 from tests.end_to_end.conftest import Databases
 from tests.mall import Mall
