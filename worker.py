@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import inspect
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,14 +25,15 @@ from activities.payments import PaymentActivities
 from activities.stores import StoreActivities
 from domains.depot.service import Depot
 from domains.orders.service import Orders
-from domains.payments.sandbox import Sandbox
 from domains.payments.service import Payments
 from domains.stores.service import Stores
 from kernel.database import Database
 from mallbots.logs import configure_logging
+from mallbots.payment_provider import payment_provider
 from mallbots.settings import DatabaseName, Settings
 from mallbots.temporal import connect
 from workflows.order import OrderWorkflow
+from workflows.refund import RefundWorkflow
 from workflows.steps import WORKFLOW_QUEUE
 
 # A killed worker's workflows wait this long for it before another takes them; the default is 10 s.
@@ -45,34 +47,37 @@ RUNNER: Final = SandboxedWorkflowRunner(
 Databases = Callable[[DatabaseName], Database]
 
 
-def _orders(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
-    activities = OrderActivities(Orders(database("orders")))
-    return [activities.place, activities.approve, activities.reject, activities.cancel]
+def _orders(settings: Settings, database: Databases) -> object:
+    return OrderActivities(Orders(database("orders")))
 
 
-def _stores(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
-    activities = StoreActivities(Stores(database("stores")))
-    return [activities.reserve, activities.release]
+def _stores(settings: Settings, database: Databases) -> object:
+    return StoreActivities(Stores(database("stores")))
 
 
-def _payments(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
-    provider = Sandbox(database("sandbox"), timeout=settings.sandbox_timeout)
-    activities = PaymentActivities(Payments(database("payments"), provider))
-    return [activities.authorize, activities.void]
+def _payments(settings: Settings, database: Databases) -> object:
+    return PaymentActivities(Payments(database("payments"), payment_provider(settings, database)))
 
 
-def _depot(settings: Settings, database: Databases) -> list[Callable[..., Any]]:
-    activities = DepotActivities(Depot(database("depot")))
-    return [activities.schedule, activities.cancel]
+def _depot(settings: Settings, database: Databases) -> object:
+    return DepotActivities(Depot(database("depot"), silent_after=settings.robot_silence))
 
 
-DOMAINS: Final[dict[str, Callable[[Settings, Databases], list[Callable[..., Any]]]]] = {
+DOMAINS: Final[dict[str, Callable[[Settings, Databases], object]]] = {
     "orders": _orders,
     "stores": _stores,
     "payments": _payments,
     "depot": _depot,
 }
 CHOICES: Final = (WORKFLOW_QUEUE, *DOMAINS)
+
+
+def activities_of(domain: str, settings: Settings, database: Databases) -> list[Callable[..., Any]]:
+    """Every activity that a domain offers; none for the workflows' own queue."""
+    if domain not in DOMAINS:
+        return []
+    offered = inspect.getmembers(DOMAINS[domain](settings, database), inspect.ismethod)
+    return [method for name, method in offered if not name.startswith("_")]
 
 
 def run(domains: Sequence[str] = ()) -> None:
@@ -108,13 +113,12 @@ async def run_workers(
             return opened[name]
 
         for domain in domains:
-            activities = DOMAINS[domain](settings, database) if domain in DOMAINS else []
             await stack.enter_async_context(
                 Worker(
                     client,
                     task_queue=domain,
-                    workflows=[OrderWorkflow] if domain == WORKFLOW_QUEUE else [],
-                    activities=activities,
+                    workflows=[OrderWorkflow, RefundWorkflow] if domain == WORKFLOW_QUEUE else [],
+                    activities=activities_of(domain, settings, database),
                     workflow_runner=RUNNER,
                     interceptors=[StepInterceptor()],
                     sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,

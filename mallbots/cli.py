@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from kernel.errors import MallError
 from mallbots.commands import catalog, events, keys, notifications
 from mallbots.commands.audit import audit_command
+from mallbots.commands.desk import desk_command
 from mallbots.commands.replay import replay_command
+from mallbots.commands.robot import robot_command
 from mallbots.console import MallConsole, complain
 from mallbots.options import DEFAULT_DATA_DIR, DataDir
 from mallbots.settings import Settings
@@ -52,18 +54,22 @@ app = typer.Typer(
 
 
 @app.command(rich_help_panel=RUN)
-def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def up(
+    *,
+    robots: Annotated[int, typer.Option(min=0, max=1000, help="Run so many shopper bots, too.")] = 0,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
     """Run the whole mall on this machine until Ctrl-C.
 
     Starts PostgreSQL, NATS and Temporal, brings the schemas up to date, fills the mall with a small
-    catalogue on the first start, and runs the workers, the relays, the consumers and the API. All data stays
-    in the data directory.
+    catalogue on the first start, and runs the workers, the relays, the consumers, the API and the gRPC
+    gateways. With robots, orders are shopped by themselves. All data stays in the data directory.
 
     Its ports are settings (`mallbots settings`), for example: `MALLBOTS_API_PORT=8001 mallbots up`.
     """
     from mallbots.up import run
 
-    run(data_dir)
+    run(data_dir, robots=robots)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -167,6 +173,17 @@ def api(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 @app.command(rich_help_panel=PROCESSES)
+def grpc(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Serve gRPC on `MALLBOTS_GRPC_HOST` and `MALLBOTS_GRPC_PORT`: for robots, and a service for each domain.
+
+    Run as many as you like: each shopping list is handed out once.
+    """
+    from mallbots.grpc_serving import serve_grpc
+
+    serve_grpc(Settings.load(data_dir))
+
+
+@app.command(rich_help_panel=PROCESSES)
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Bring the schemas of all databases up to date; `mallbots up` does it by itself."""
     from mallbots.migrations import migrate as migrate_databases
@@ -175,6 +192,8 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 app.command("replay", rich_help_panel=RUN)(replay_command)
+app.command("robot", rich_help_panel=RUN)(robot_command)
+app.command("desk", rich_help_panel=RUN)(desk_command)
 app.command("audit", rich_help_panel=LOOK)(audit_command)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(events.app, name="events", rich_help_panel=LOOK)

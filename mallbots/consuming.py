@@ -9,6 +9,7 @@ from typing import Any, Final
 from consumers import copies
 from consumers.analytics.consumer import CONSUMER as ANALYTICS
 from consumers.notifications.consumer import CONSUMER as NOTIFICATIONS
+from consumers.returns import CONSUMER as RETURNS
 from consumers.trail.consumer import CONSUMER as TRAIL
 from events.consumer import DOMAINS, Consumer
 from events.group import GroupMember
@@ -33,6 +34,7 @@ class Role:
 ROLES: Final[Mapping[str, Role]] = {
     "depot-copies": Role("depot", lambda settings: copies.DEPOT),
     "orders-copies": Role("orders", lambda settings: copies.ORDERS),
+    "stores-returns": Role("stores", lambda settings: RETURNS),
     "trail": Role("trail", lambda settings: TRAIL),
     "notifications": Role("notifications", lambda settings: NOTIFICATIONS, beside=send_notifications),
 }

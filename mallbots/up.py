@@ -24,6 +24,7 @@ from mallbots import embedded
 from mallbots.console import MallConsole
 from mallbots.embedded import CREDENTIALS_FILE, Credentials, Postgres
 from mallbots.files import write_private
+from mallbots.kept_keys import keys_file
 from mallbots.settings import ADDRESSES_FILE, DATABASES, Settings
 from mallbots.supervisor import Child, Part, State, Supervisor, end_leftovers, sole_owner
 from mallbots.temporal import prepare_namespace
@@ -64,11 +65,13 @@ def ports(settings: Settings) -> list[Port]:
         Port("temporal", "MALLBOTS_TEMPORAL_PORT", embedded.HOST, settings.temporal_port),
         Port("temporal", "MALLBOTS_TEMPORAL_UI_PORT", embedded.HOST, settings.temporal_ui_port),
         Port("api", "MALLBOTS_API_PORT", settings.api_host, settings.api_port),
+        Port("grpc", "MALLBOTS_GRPC_PORT", settings.grpc_host, settings.grpc_port),
     ]
 
 
-def run(data_dir: Path) -> None:
-    """Opens the mall that lives in `data_dir` and keeps it open until SIGINT, SIGTERM or SIGHUP.
+def run(data_dir: Path, *, robots: int = 0) -> None:
+    """Opens the mall that lives in `data_dir`, with so many shopper bots, and keeps it open until SIGINT,
+    SIGTERM or SIGHUP.
 
     Its settings come from the environment alone: the file that an earlier run left says what was, not what
     shall be. Raises `MallError` when the mall cannot open, after all that was started has been stopped.
@@ -82,7 +85,7 @@ def run(data_dir: Path) -> None:
         if leftovers:
             console.say(f"ended what an earlier run left: {', '.join(leftovers)}")
         _check_ports(settings)
-        asyncio.run(_Mall(settings, console).run())
+        asyncio.run(_Mall(settings, console, robots).run())
 
 
 def _check_ports(settings: Settings) -> None:
@@ -100,7 +103,8 @@ def _check_ports(settings: Settings) -> None:
 class _Mall:
     """One run of the mall, from the first server to the last stop."""
 
-    def __init__(self, settings: Settings, console: MallConsole) -> None:
+    def __init__(self, settings: Settings, console: MallConsole, robots: int) -> None:
+        self._robots = robots
         self._credentials = Credentials.of(settings.data_dir)
         self._postgres = Postgres(settings.data_dir, settings.postgres_port, self._credentials.postgres_password)
         self._addresses = addresses(settings, self._postgres, self._credentials)
@@ -140,8 +144,10 @@ class _Mall:
         if await open_mall(settings):
             self._console.say("the mall opens for the first time, with a small catalogue")
         write_private(self._addresses_file, as_dotenv(self._addresses))
-        processes = map(self._process, ("worker", "relay", "consumers", "analytics"))
+        processes = map(self._process, ("worker", "relay", "consumers", "analytics", "grpc"))
         await self._supervisor.start(*processes, self._api())
+        if self._robots:
+            await self._supervisor.start(self._process("robots", "robot", "--count", str(self._robots)))
 
     async def _open_databases(self) -> None:
         from mallbots.migrations import migrate
@@ -158,8 +164,8 @@ class _Mall:
         )
         await prepare_namespace(settings)
 
-    def _process(self, name: str) -> Part:
-        """A process of ours that says by a file that it works."""
+    def _process(self, name: str, *command: str) -> Part:
+        """A process of ours that says by a file that it works: `mallbots NAME`, or another command."""
         ready_file = self._settings.data_dir / "run" / f"{name}.ready"
 
         async def is_ready() -> bool:
@@ -167,7 +173,7 @@ class _Mall:
 
         return Part(
             name,
-            _mallbots(name),
+            _mallbots(*(command or (name,))),
             is_ready,
             env=self._environment() | {"MALLBOTS_READY_FILE": str(ready_file)},
             before_start=lambda: ready_file.unlink(missing_ok=True),
@@ -202,6 +208,7 @@ class _Mall:
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         table.add_row("Kiosk API", f"{settings.api_url}/v1 (docs: {settings.api_url}/docs)")
+        table.add_row("gRPC", f"{settings.grpc_address} (robots, and a service for each domain)")
         table.add_row("Temporal Web UI", settings.temporal_ui_url)
         table.add_row(
             "PostgreSQL",
@@ -210,7 +217,7 @@ class _Mall:
         table.add_row("NATS", f"{embedded.HOST}:{settings.nats_port}")
         table.add_row("Logs", escape(str(self._supervisor.log_dir)))
         table.add_row("Server passwords", escape(str(data_dir / CREDENTIALS_FILE)))
-        table.add_row("Kiosk keys", escape(str(settings.kiosk_keys_file)))
+        table.add_row("Kiosk keys", escape(str(keys_file(settings, "kiosks"))))
         table.add_row("Addresses as settings", escape(str(self._addresses_file)))
         return table
 
@@ -256,6 +263,7 @@ def addresses(settings: Settings, postgres: Postgres, credentials: Credentials) 
     links = {
         "temporal_ui_url": f"http://{embedded.HOST}:{settings.temporal_ui_port}",
         "api_url": _http_url(settings),
+        "grpc_address": _reachable(settings.grpc_host, settings.grpc_port),
     }
     given_links = {name: getattr(settings, name) for name in links if name in settings.model_fields_set}
     return {
@@ -266,20 +274,26 @@ def addresses(settings: Settings, postgres: Postgres, credentials: Credentials) 
         "temporal_namespace": settings.temporal_namespace,
         "nats_url": embedded.nats_url(settings.nats_port, credentials.nats_token),
         "api_host": settings.api_host,
+        "grpc_host": settings.grpc_host,
         "currency": settings.currency,
         "postgres_port": str(settings.postgres_port),
         "nats_port": str(settings.nats_port),
         "temporal_port": str(settings.temporal_port),
         "temporal_ui_port": str(settings.temporal_ui_port),
         "api_port": str(settings.api_port),
+        "grpc_port": str(settings.grpc_port),
     }
 
 
 def _http_url(settings: Settings) -> str:
-    """The API's URL from this machine: one cannot connect to "every address"."""
+    return f"http://{_reachable(settings.api_host, settings.api_port)}"
+
+
+def _reachable(host: str, port: int) -> str:
+    """Host and port from this machine: one cannot connect to "every address"."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    host = everywhere.get(settings.api_host, settings.api_host)
-    return f"http://[{host}]:{settings.api_port}" if ":" in host else f"http://{host}:{settings.api_port}"
+    host = everywhere.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def as_dotenv(values: Mapping[str, str]) -> str:
@@ -295,9 +309,9 @@ def _variable(setting: str) -> str:
     return f"MALLBOTS_{setting.upper()}"
 
 
-def _mallbots(command: str) -> tuple[str, ...]:
+def _mallbots(*command: str) -> tuple[str, ...]:
     # -P: what happens to lie in the current directory must not stand in for our own modules.
-    return (sys.executable, "-P", "-m", "mallbots", command)
+    return (sys.executable, "-P", "-m", "mallbots", *command)
 
 
 def _stop_signals() -> asyncio.Event:

@@ -17,13 +17,14 @@ import psutil
 from mallbots.settings import Settings
 from tests.waiting import wait_until
 
-PARTS = ("nats", "temporal", "postgres", "worker", "api", "relay", "consumers", "analytics")
+PARTS = ("nats", "temporal", "postgres", "worker", "api", "relay", "consumers", "analytics", "grpc")
 PORT_SETTINGS = (
     "MALLBOTS_POSTGRES_PORT",
     "MALLBOTS_NATS_PORT",
     "MALLBOTS_TEMPORAL_PORT",
     "MALLBOTS_TEMPORAL_UI_PORT",
     "MALLBOTS_API_PORT",
+    "MALLBOTS_GRPC_PORT",
 )
 OPENS_WITHIN = 60.0
 

@@ -25,7 +25,7 @@ from kernel.messages import Cancellation, Message
 from mallbots.cli import Domain
 from mallbots.settings import Settings
 from tests.samples import authorize, line, place, stocked
-from workflows.steps import STORY
+from workflows.steps import IF_MISSING, REFUND, REMIND, STORY
 
 
 async def twice(act: Any, command: Message) -> Any:
@@ -71,12 +71,17 @@ async def test_every_activity_may_run_twice_on_the_way_there_and_back(
 
 async def test_every_step_and_every_undo_has_its_activity_on_its_domains_queue(database: Database) -> None:
     offered = set()
-    for name, activities_of in worker.DOMAINS.items():
-        for act in activities_of(Settings(), lambda _: database):
+    for name in worker.DOMAINS:
+        for act in worker.activities_of(name, Settings(), lambda _: database):
             definition = activity._Definition.must_from_callable(act)
             assert str(definition.name).startswith(f"{name}.")
             offered.add(definition.name)
-    wanted = {name for step in STORY for name in (step.activity, step.undo, step.undo_if_cancelled) if name}
+    wanted = {
+        name
+        for step in (*STORY, *IF_MISSING, REMIND, *REFUND)
+        for name in (step.activity, step.undo, step.undo_if_cancelled, step.undo_if_expired)
+        if name
+    }
     assert offered == wanted
 
 

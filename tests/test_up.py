@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from mallbots.kiosk_keys import read_keys
+from mallbots.kept_keys import read_keys
 from tests.mall import PARTS, PORT_SETTINGS, Mall, a_mall, alive
 from tests.waiting import wait_until
 
 
 def at_kiosk(mall: Mall) -> httpx.Client:
     """The API as kiosk-1 speaks to it."""
-    headers = {"Authorization": f"Bearer {read_keys(mall.settings)['kiosk-1']}"}
+    headers = {"Authorization": f"Bearer {read_keys(mall.settings, 'kiosks')['kiosk-1']}"}
     return httpx.Client(base_url=mall.settings.api_url, headers=headers, timeout=30, trust_env=False)
 
 

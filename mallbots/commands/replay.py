@@ -1,6 +1,7 @@
 """`mallbots replay`. It only reads its options, so that naming the command costs nothing."""
 
 import asyncio
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 from mallbots.console import MallConsole
 from mallbots.options import DEFAULT_DATA_DIR, DataDir
 from mallbots.settings import Settings
+
+
+class Wish(StrEnum):
+    """What to do about a missing item."""
+
+    SKIP = "skip"
+    SUBSTITUTE = "substitute"
+    CANCEL = "cancel"
 
 
 def replay_command(
@@ -25,6 +34,10 @@ def replay_command(
     card: Annotated[
         list[str] | None,
         typer.Option(help="Card token to pay with (tok_approved); given again, they are dealt in turn."),
+    ] = None,
+    if_missing: Annotated[
+        list[Wish] | None,
+        typer.Option(help="What lines say of missing items (skip); given again, they are dealt in turn."),
     ] = None,
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds to wait for an order's answer, retries included.")
@@ -53,6 +66,7 @@ def replay_command(
             concurrency=concurrency or 8,
             rate=rate,
             cards=card or ["tok_approved"],
+            if_missing=[wish.value for wish in if_missing or [Wish.SKIP]],
             patience=patience,
         )
     )

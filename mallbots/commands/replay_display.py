@@ -16,6 +16,7 @@ from rich.table import Table
 
 from clients.kiosk import Ending
 from clients.replay import Basket, ReplayReport, replay
+from kernel.messages import IfMissing
 from mallbots.settings import Settings
 
 
@@ -27,6 +28,7 @@ async def replay_with_display(
     concurrency: int,
     rate: float | None,
     cards: Sequence[str],
+    if_missing: Sequence[IfMissing],
     patience: float,
 ) -> ReplayReport:
     """As `replay`, and show on `console` how far it is."""
@@ -52,6 +54,7 @@ async def replay_with_display(
             concurrency=concurrency,
             rate=rate,
             cards=cards,
+            if_missing=if_missing,
             patience=patience,
             on_progress=show,
         )

@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import Client
 
 from kernel.database import Database
-from mallbots.kiosk_keys import read_keys
+from mallbots.kept_keys import read_keys
 from mallbots.settings import DatabaseName, Settings
 from mallbots.temporal import connect
 from tests.mall import Mall, a_mall
@@ -19,8 +19,13 @@ Databases = Callable[[DatabaseName], Database]
 
 @pytest.fixture(scope="package")
 def mall() -> Iterator[Mall]:
-    """The open mall. It gives up lost payment calls and slow answers soon, so that tests need not wait long."""
-    quick = {"MALLBOTS_SANDBOX_TIMEOUT": "0.3", "MALLBOTS_ANSWER_TIMEOUT": "2"}
+    """The open mall. It gives up lost payment calls, slow answers and silent robots soon, so that tests need not
+    wait long."""
+    quick = {
+        "MALLBOTS_SANDBOX_TIMEOUT": "0.3",
+        "MALLBOTS_ANSWER_TIMEOUT": "2",
+        "MALLBOTS_ROBOT_SILENCE": "3",
+    }
     with pytest.MonkeyPatch.context() as environment, a_mall(**quick) as mall:
         for name in os.environ:
             if name.startswith("MALLBOTS_"):
@@ -76,7 +81,7 @@ def at_kiosk(settings: Settings, name: str) -> httpx.AsyncClient:
     """The API as this kiosk speaks to it."""
     return httpx.AsyncClient(
         base_url=settings.api_url,
-        headers={"Authorization": f"Bearer {read_keys(settings)[name]}"},
+        headers={"Authorization": f"Bearer {read_keys(settings, 'kiosks')[name]}"},
         timeout=30,
         trust_env=False,
     )

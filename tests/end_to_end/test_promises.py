@@ -19,7 +19,7 @@ from domains.payments.sandbox import CARD_TOKENS
 from domains.stores.catalog import import_catalog, read_catalog
 from kernel.database import Database
 from mallbots.audit import AuditReport, audit
-from mallbots.kiosk_keys import read_keys
+from mallbots.kept_keys import read_keys
 from mallbots.settings import Settings
 from tests.end_to_end.conftest import Databases, at_kiosk
 from tests.mall import Mall
@@ -63,7 +63,7 @@ async def test_of_fifty_orders_for_the_last_twenty_pieces_twenty_are_approved(
     kiosk: httpx.AsyncClient, settings: Settings, databases: Databases
 ) -> None:
     sku = (await stocked(databases("stores"), tea=20))["tea"]
-    at_the_kiosk = Kiosk(kiosk, read_keys(settings)["kiosk-1"], random.Random(0))
+    at_the_kiosk = Kiosk(kiosk, read_keys(settings, "kiosks")["kiosk-1"], random.Random(0))
     order = CardOrder(items=[Item(sku=sku, quantity=1)], card="tok_approved")
     endings = await asyncio.gather(
         *(at_the_kiosk.place(order, f"race-for-{sku}-{number}", patience=45) for number in range(50))
