@@ -36,6 +36,7 @@ class _StepInbound(ActivityInboundInterceptor):
                 message=f"{error.code}: {error.message}",
                 code=error.code,
                 detail=error.message,
+                field=error.field if isinstance(error, InvalidInput) else None,
                 refusal=_refusal(error),
             )
             final = failed.refusal is not None or isinstance(error, InvalidInput)

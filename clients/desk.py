@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel
 
 from kernel.errors import Unavailable
+from kernel.ids import new_id
 from mallbots.kept_keys import install_keys
 from mallbots.settings import Settings
 
@@ -104,7 +105,7 @@ async def _hand_over(http: httpx.AsyncClient, order_id: str, code: str) -> Serve
 
 async def _post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> httpx.Response:
     """The answer, asked for again while it takes longer."""
-    headers = {"Idempotency-Key": f"desk-{body['pickup_code']}-{'payment' in body}"}
+    headers = {"Idempotency-Key": f"desk-{new_id()}"}
     while True:
         response = await http.post(path, json=body, headers=headers)
         if response.status_code != httpx.codes.ACCEPTED:

@@ -1,6 +1,8 @@
 """The few notions that every domain, workflow and gateway means the same thing by. Pure data, so that workflows
 may import it."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -53,6 +55,14 @@ class Pieces(Message):
     quantity: int
 
 
+def pieces_by_sku(lines: Iterable[OrderLine | PricedLine | Pieces]) -> dict[str, int]:
+    """How many pieces of each product the lines have together, sorted by sku: the order of all locks."""
+    pieces: Counter[str] = Counter()
+    for line in lines:
+        pieces[line.sku] += line.quantity
+    return dict(sorted(pieces.items()))
+
+
 class Substitution(Message):
     """Pieces of another product instead of missing ones of `sku`. `line` has their price."""
 
@@ -87,10 +97,11 @@ class Done(Message, Generic[Reply]):
 
 class Failed(Message):
     """What a failed attempt of an activity leaves behind: which it was, why (in a line for operators, as a code of
-    the error tree, and in words), and the refusal if it was one."""
+    the error tree, and in words), the field that broke a rule, and the refusal if it was one."""
 
     attempts: int
     message: str
     code: str = "internal"
     detail: str = ""
+    field: str | None = None
     refusal: Refusal | None = None

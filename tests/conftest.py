@@ -23,6 +23,8 @@ from mallbots.embedded import running_postgres
 from mallbots.migrations import migrate_database
 from mallbots.settings import DATABASES
 
+_ORDER = {"end_to_end": 0, "workflows": 1}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-histories", metavar="DIR", help="write the histories of recorded stories there")
@@ -33,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "recorded: --record-histories keeps this story's history")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the tests by module, so that each of them starts a server once. All that need the one
+    mall stay together, and begin first because they take longest."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "end_to_end" else item.path.stem))
+    items.sort(key=lambda item: _ORDER.get(item.path.parent.name, len(_ORDER)))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from kernel.errors import (
     HandOverUnderWay,
     InvalidInput,
     MallError,
-    NotFound,
     NotReady,
     OrderClosed,
     Refusal,
@@ -171,11 +170,9 @@ async def test_a_hand_over_that_fails_says_why(
         assert response.headers["Retry-After"] == "420"
 
 
-@pytest.mark.parametrize("error", [OrderClosed("it has ended"), NotFound("no workflow")])
-async def test_who_comes_too_late_is_told_who_was_first(
-    staff: httpx.AsyncClient, mall: FakeServices, error: MallError
-) -> None:
-    mall.saga.error = error
+async def test_who_comes_too_late_is_told_who_was_first(staff: httpx.AsyncClient, mall: FakeServices) -> None:
+    mall.saga.error = OrderClosed("it has ended")
+    assert problem(await hand_over(staff), 409, "order_closed")["detail"] == "it has ended"
     mall.orders.views[ORDER] = view_of(ORDER, "completed").model_copy(update={"completed_by": "cy"})
     assert problem(await hand_over(staff), 409, "order_closed")["detail"] == "the order has been completed by cy"
     mall.orders.views.clear()
@@ -236,6 +233,12 @@ async def test_a_refund_is_the_same_under_the_same_key(staff: httpx.AsyncClient,
     assert first.refund_id != other.refund_id
     assert (first.lines, first.by, first.reason) == ([Pieces(sku="tea", quantity=2)], "bea", "stale")
     assert answers[0].json()["amount_cents"] == 900
+
+
+async def test_another_refund_under_the_same_key_is_told(staff: httpx.AsyncClient, mall: FakeServices) -> None:
+    body = {"lines": [{"sku": "tea", "quantity": 1}]}
+    response = await staff.post("refunds", json=body, headers={"Idempotency-Key": "a"})
+    problem(response, 409, "idempotency_key_reused")
 
 
 async def test_a_refund_without_lines_is_of_all_that_is_left(staff: httpx.AsyncClient, mall: FakeServices) -> None:

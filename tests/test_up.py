@@ -70,8 +70,9 @@ def test_sigterm_stops_all_within_ten_seconds_and_leaves_no_orphan(mall: Mall) -
     assert time.monotonic() - before < 10
     assert alive(processes) == []
     stops = [line for line in mall.output.read_text().splitlines() if line.endswith(": stopped")]
-    assert [stop.removesuffix(": stopped") for stop in stops[:5]] == [
+    assert [stop.removesuffix(": stopped") for stop in stops[:6]] == [
         "api",
+        "grpc",
         "analytics",
         "consumers",
         "relay",

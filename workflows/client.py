@@ -121,7 +121,8 @@ class OrderSagas:
 
         Returns None if it takes longer than `timeout`: it goes on, ask again with the same `attempt`. Raises
         `WrongPickupCode`, `TooManyAttempts`, `NotReady`, `HandOverUnderWay`, `OrderClosed`, `InvalidInput` (the
-        payment), `Refused` (the payment was), `Unavailable` (nobody answered; the order stays ready), `NotFound`.
+        payment), `Refused` (the payment was), or `Unavailable` (nobody answered). Where the order stays ready, it
+        takes a new attempt to try again.
         """
         handle = self._handle(order_id)
         try:
@@ -137,7 +138,6 @@ class OrderSagas:
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise _as_unavailable(error) from error
-            await self._check_started(order_id)
             raise OrderClosed(f"order {order_id} has ended") from error
 
     async def refund(self, request: RefundOrder, *, timeout: timedelta) -> RefundOutcome | None:
@@ -252,7 +252,7 @@ def _as_mall_error(error: WorkflowUpdateFailedError) -> MallError:
             return TooManyAttempts(cause.message, int(detail or 0))
         case InvalidInput.code | WrongPickupCode.code:
             kind = WrongPickupCode if cause.type == WrongPickupCode.code else InvalidInput
-            return kind(cause.message, str(detail or "pickup_code"))
+            return kind(cause.message, str(detail))
         case NotReady.code | HandOverUnderWay.code | OrderClosed.code:
             known: tuple[type[MallError], ...] = (NotReady, HandOverUnderWay, OrderClosed)
             return next(kind for kind in known if kind.code == cause.type)(cause.message)

@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from datetime import datetime
 
     from domains.payments.messages import Receipt
-    from kernel.errors import HandOverUnderWay, MallError, TooManyAttempts, WrongPickupCode
+    from kernel.errors import HandOverUnderWay, MallError, OrderClosed, TooManyAttempts, WrongPickupCode
     from workflows.messages import HandOver
     from workflows.saga import StepFailed, StepRefused
 
@@ -56,7 +56,7 @@ class Desk:
         self._wrong_codes += 1
         if self._wrong_codes >= WRONG_CODES:
             self._wrong_codes, self._shut_until = 0, workflow.now() + SHUT_FOR
-        fail(WrongPickupCode("this is not the pickup code of the order", "pickup_code"))
+        fail(WrongPickupCode("this is not the pickup code of the order"), "pickup_code")
 
     async def hand_over(self, request: HandOver) -> Receipt:
         """Let the saga hand the order over, and wait for how that ends: a receipt, or `ApplicationError`."""
@@ -68,12 +68,18 @@ class Desk:
         assert attempt.receipt is not None
         return attempt.receipt
 
+    def close(self, why: str) -> None:
+        """Nobody serves an attempt that waits any more: its caller is told."""
+        if self.attempt is not None:
+            self.attempt.error = ApplicationError(f"the order is being undone: {why}", type=OrderClosed.code)
+            self.attempt = None
+
     def failed(self, attempt: Attempt, why: StepRefused | StepFailed) -> None:
         """The attempt is over: its caller is told why, and another may follow."""
         if isinstance(why, StepRefused):
             attempt.error = ApplicationError(why.refusal.detail, why.refusal, type="refused")
         else:
-            attempt.error = ApplicationError(why.failed.detail, type=why.failed.code)
+            attempt.error = ApplicationError(why.failed.detail, why.failed.field, type=why.failed.code)
         self.attempt = None
 
 

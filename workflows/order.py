@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -271,6 +272,8 @@ class OrderWorkflow:
         ready_at = workflow.now()
         until = ready_at + rules.window
         await self._saga.do(READY, ReadyOrder(order_id=order_id, pickup_until=until), summary="at the desk")
+        # While Orders was away nobody knew that it is ready: that time is not the customer's.
+        ready_at, until = workflow.now(), until + (workflow.now() - ready_at)
         self._pickup_until = until
         workflow.upsert_search_attributes([ORDER_STATUS.value_set("ready")])
         self._tell_operators()
@@ -279,22 +282,28 @@ class OrderWorkflow:
             if await self._hand_over_before(deadline):
                 return
             if deadline < until:
-                remind = RemindOfPickup(order_id=order_id, number=number)
-                await self._saga.do(REMIND, remind, summary=f"reminder {number}")
+                await self._remind(number)
         raise SagaEnded(Expiry(pickup_until=until))
+
+    async def _remind(self, number: int) -> None:
+        """Remind the customer, if that works soon: a reminder must not keep anybody from being served."""
+        remind = RemindOfPickup(order_id=self._order.order_id, number=number)
+        with suppress(StepFailed):
+            await self._saga.do(REMIND, remind, summary=f"reminder {number}")
 
     async def _hand_over_before(self, deadline: datetime) -> bool:
         """Whether the order was handed over before this time."""
         while True:
             raise_if_cancelled()
-            try:
-                await workflow.wait_condition(
-                    lambda: self._desk.attempt is not None,
-                    timeout=max(timedelta(), deadline - workflow.now()),
-                    timeout_summary="waits at the desk",
-                )
-            except TimeoutError:
-                return False
+            if self._desk.attempt is None:
+                try:
+                    await workflow.wait_condition(
+                        lambda: self._desk.attempt is not None,
+                        timeout=max(timedelta(), deadline - workflow.now()),
+                        timeout_summary="waits at the desk",
+                    )
+                except TimeoutError:
+                    return False
             assert self._desk.attempt is not None
             handed_over: bool = await persevere(self._hand_over(self._desk.attempt))
             if handed_over:
@@ -321,6 +330,10 @@ class OrderWorkflow:
 
     async def _undo(self) -> None:
         assert self._cause is not None
+        if isinstance(self._cause, Refusal) and self._saga.is_done(APPROVE):
+            # What was approved is not rejected any more.
+            self._cause = Cancellation(by="mall", reason=self._cause.detail[:500])
+        self._desk.close(reason_of(self._cause))
         if self._answer is None and not self._saga.has_begun(APPROVE):
             self._answer = refusal_answer(self._order, self._cause)
         closed: OrderAnswer = await self._saga.undo(self._cause)

@@ -98,6 +98,10 @@ class Saga:
         """Nothing that was done so far is undone any more: the pivot of the saga."""
         self._compensations.clear()
 
+    def is_done(self, step: Step[Any]) -> bool:
+        """Whether the step went through, as far as the saga was told."""
+        return self._account(step).state == "done"
+
     def has_begun(self, step: Step[Any]) -> bool:
         """Whether the step was begun, and so may have happened."""
         return self._account(step).state != "planned"
@@ -143,7 +147,7 @@ class Saga:
         round: int = 1,
         heartbeat: timedelta | None = None,
     ) -> Reply:
-        account.state, account.started_at = "running", workflow.now()
+        account.state, account.started_at, account.error = "running", workflow.now(), None
         self._changed()
         try:
             done = await self._persist(activity, step, command, reply, account, summary, round, heartbeat)

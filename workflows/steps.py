@@ -89,7 +89,7 @@ ADJUST_PAYMENT   = Step("payments.adjust",         Done[None],       20, 0.5,  6
 DROP_SUBSTITUTES = Step("stores.drop_substitutes", Done[Adjustment], 10, 0.2,  60)
 ADJUST_ORDER     = Step("orders.adjust",           Done[None],       10, 0.2,  60)
 AMEND            = Step("depot.amend",             Done[None],       10, 0.2,  60)
-REMIND           = Step("orders.remind",           Done[None],       10, 0.2,  60)
+REMIND           = Step("orders.remind",           Done[None],       10, 0.2,   5, limit=30)
 
 REFUND_ORDER   = Step("orders.refund",   Done[Refund], 10, 0.2,  60, undo="orders.withdraw_refund")
 REFUND_PAYMENT = Step("payments.refund", Done[None],   20, 0.5,  60)

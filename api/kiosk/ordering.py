@@ -10,7 +10,7 @@ from uuid import UUID
 from api.kiosk.events import OrderEvents
 from api.kiosk.schemas import Links, Order, OrderToPlace
 from api.services import Services
-from domains.orders.messages import OrderAnswer, OrderView
+from domains.orders.messages import LIVE, OrderAnswer, OrderView
 from kernel.errors import NotFound, OrderClosed, Unavailable
 from kernel.messages import Cancellation
 from kernel.wording import count, format_money
@@ -139,6 +139,6 @@ class Ordering:
 
 
 def _why_not_cancelled(order: OrderView) -> str:
-    if order.status == "rejected":
-        return f"order {order.order_id} was rejected"
-    return f"order {order.order_id} is {order.status}, but its saga was ended by an operator: ask them"
+    if order.status in LIVE:
+        return f"order {order.order_id} is {order.status}, but its saga was ended by an operator: ask them"
+    return f"order {order.order_id} has been {order.status}"

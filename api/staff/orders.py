@@ -20,11 +20,11 @@ from api.staff.schemas import (
     Refunded,
     UnderWay,
 )
-from domains.orders.messages import OrderView, RefundOrder
+from domains.orders.messages import LIVE, OrderView, RefundOrder
 from domains.payments.messages import PaymentView
-from kernel.errors import NotFound, OrderClosed, Refused
+from kernel.errors import IdempotencyKeyReused, NotFound, OrderClosed, Refused
 from kernel.ids import new_id
-from kernel.messages import Cancellation, Pieces
+from kernel.messages import Cancellation, Pieces, pieces_by_sku
 from workflows.messages import HandOver, SagaAccount
 
 OrderId = Annotated[UUID, Path(description="The order's id")]
@@ -129,10 +129,11 @@ async def get_payment(mall: ServicesDependency, staff: Staff, order_id: OrderId)
                 413: "The body is too large",
                 415: "The body is not declared as JSON",
                 422: "The code is wrong (`wrong_pickup_code`), the payment was refused (`payment_declined`, …), "
-                "or a field breaks a rule. The order stays ready: try again, or let it be paid otherwise",
+                "or a field breaks a rule. The order stays ready: try again with a new key, or let it be paid "
+                "otherwise",
                 429: "Too many wrong codes: the order is shut for a while",
                 503: "The payment could not be taken, or a part of the mall is away. The order stays ready: "
-                "try again, or let it be paid otherwise",
+                "try again with a new key, or let it be paid otherwise",
             }
         ),
     },
@@ -154,10 +155,12 @@ async def hand_over(
     sagas = await mall.sagas()
     try:
         receipt = await sagas.hand_over(order_id, request, attempt=attempt, timeout=mall.answer_timeout)
-    except (OrderClosed, NotFound):
+    except OrderClosed as closed:
         order = await _order(mall, order_id)
+        if order.status in LIVE:
+            raise
         by = f" by {order.completed_by}" if order.completed_by else ""
-        raise OrderClosed(f"the order has been {order.status}{by}") from None
+        raise OrderClosed(f"the order has been {order.status}{by}") from closed
     if receipt is None:
         return _json(UnderWay(order_id=order_id, status="handing_over"), 202)
     return _json(HandedOver(order_id=order_id, receipt=receipt), 200)
@@ -217,6 +220,7 @@ async def cancel_order(
             {
                 400: "The body is no JSON",
                 404: _NO_ORDER,
+                409: "The key was used for another refund (`idempotency_key_reused`)",
                 413: "The body is too large",
                 415: "The body is not declared as JSON",
                 422: "There is not so much to refund (`not_refundable`), the provider said no, or a field breaks "
@@ -250,6 +254,8 @@ async def refund_order(
     if outcome.refusal is not None:
         raise Refused(outcome.refusal)
     assert outcome.refund is not None
+    if lines is not None and pieces_by_sku(outcome.refund.lines) != pieces_by_sku(lines):
+        raise IdempotencyKeyReused("this Idempotency-Key came with another refund before: use a new one")
     return _json(Refunded.model_validate({"order_id": order_id, **dict(outcome.refund)}), 200)
 
 

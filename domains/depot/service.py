@@ -43,7 +43,15 @@ from domains.depot.model import ListItem, ShoppingList
 from events.event import Event
 from events.store import Causation, EventStore, caused_by
 from kernel.database import Database
-from kernel.errors import Conflict, Forbidden, InvalidInput, ListLost, NotFound, OrderClosed
+from kernel.errors import (
+    ConcurrencyConflict,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    ListLost,
+    NotFound,
+    OrderClosed,
+)
 
 STORE = EventStore("depot", EVENTS)
 
@@ -335,6 +343,8 @@ class Depot:
         async with self._database.transaction() as connection:
             shopping = await _lock_list_of(connection, robot)
             status = await robot_rows.lock(connection, robot)
+            if shopping is None and await list_rows.held_by(connection, robot) is not None:
+                raise ConcurrencyConflict(f"robot {robot} took a list at this moment: try again")
             events: list[Event] = []
             if shopping is not None:
                 events += await _lose(connection, shopping)

@@ -312,6 +312,9 @@ EVENTS = (
 )
 """Every event that Orders writes."""
 
+LIVE: tuple[OrderStatus, ...] = ("pending", "approved", "ready")
+"""How an order is that has not ended."""
+
 LAST = (OrderRejected, OrderCancelled, OrderCompleted, OrderExpired)
 """Events that end an order: nothing follows them in its stream but refunds."""
 

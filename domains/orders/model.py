@@ -1,7 +1,7 @@
 """The order: pending, approved, ready, completed; or rejected, cancelled, expired. Refunds come after that."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
@@ -34,7 +34,7 @@ from domains.orders.messages import (
 from events.aggregate import Aggregate
 from events.event import Event
 from kernel.errors import Conflict, IdempotencyKeyReused, OrderClosed, Refusal, Refused
-from kernel.messages import Cancellation, Expiry, Pieces, PricedLine, Substitution
+from kernel.messages import Cancellation, Expiry, Pieces, PricedLine, Substitution, pieces_by_sku
 
 UNDONE: Final = ("rejected", "cancelled", "expired")
 """How an order ends without being handed over."""
@@ -272,7 +272,7 @@ class Order(Aggregate):
                 raise _not_refundable("all of it was refunded")
             return left
         lines: list[PricedLine] = []
-        for sku, number in _by_sku(wanted).items():
+        for sku, number in pieces_by_sku(wanted).items():
             pieces = number
             of_sku = sorted(
                 (line for line in left if line.sku == sku), key=lambda line: line.unit_price_cents, reverse=True
@@ -299,13 +299,6 @@ class Order(Aggregate):
             if gone < line.quantity:
                 left.append(line.model_copy(update={"quantity": line.quantity - gone}))
         return left
-
-
-def _by_sku(pieces: Iterable[Pieces]) -> Counter[str]:
-    wanted: Counter[str] = Counter()
-    for one in pieces:
-        wanted[one.sku] += one.quantity
-    return wanted
 
 
 def _not_refundable(detail: str) -> Refused:

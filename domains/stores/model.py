@@ -7,7 +7,7 @@ from typing import Final
 
 from domains.stores.messages import Reservation
 from kernel.errors import Refusal, RefusalCode, Refused, RefusedLine
-from kernel.messages import IfMissing, OrderLine, Pieces, PricedLine
+from kernel.messages import IfMissing, OrderLine, PricedLine, pieces_by_sku
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,6 @@ class HeldLine:
         return self.instead_of or self.number
 
 
-def pieces_by_sku(lines: Iterable[OrderLine | PricedLine | Pieces]) -> dict[str, int]:
-    """How many pieces of each product the lines ask for together, sorted by sku: the order of all locks."""
-    pieces: Counter[str] = Counter()
-    for line in lines:
-        pieces[line.sku] += line.quantity
-    return dict(sorted(pieces.items()))
-
-
 def price(lines: Sequence[OrderLine], offers: Mapping[str, Offer], currency: str) -> Reservation:
     """Every line with its name, store and price, and their total. What has no price in `currency` is not sold.
 
@@ -92,12 +84,14 @@ _HURT: Final[Mapping[IfMissing, int]] = {"skip": 0, "substitute": 1, "cancel": 2
 def spread_missing(
     held: Iterable[HeldLine], missing: Mapping[str, int], asked: Mapping[int, OrderLine]
 ) -> dict[int, int]:
-    """How many pieces each held line loses, by its number: of the lines of one product those lose first whose
-    loss hurts the customer least. `asked` is what was asked for, by the number of the line. More pieces than are
-    held can not be missing."""
+    """How many pieces each held line loses, by its number. Of the lines of one product the latest substitutes lose
+    first, because what was ordered was looked for before them; then those whose loss hurts the customer least.
+    `asked` is what was asked for, by the number of the line. More pieces than are held can not be missing."""
     left = Counter(missing)
     lost: dict[int, int] = {}
-    for one in sorted(held, key=lambda one: (_HURT[asked[one.ordered_as].if_missing], one.number)):
+    for one in sorted(
+        held, key=lambda one: (-(one.round or 0), _HURT[asked[one.ordered_as].if_missing], one.number)
+    ):
         if pieces := min(one.line.quantity, left[one.line.sku]):
             lost[one.number] = pieces
             left[one.line.sku] -= pieces

@@ -22,10 +22,10 @@ from domains.stores.messages import (
     StockReserved,
     StockReturned,
 )
-from domains.stores.model import HeldLine, Substitutable, pieces_by_sku, price, spread_missing, substitute
+from domains.stores.model import HeldLine, Substitutable, price, spread_missing, substitute
 from domains.stores.stock import STORE, lock_offers, move_reserved, product_stream, ran_low, take_away
 from kernel.errors import NotFound, OrderClosed
-from kernel.messages import OrderLine, Pieces, PricedLine, Substitution
+from kernel.messages import OrderLine, Pieces, PricedLine, Substitution, pieces_by_sku
 
 # The first to speak of an order makes its row; others wait here for its commit and then find it.
 _CLAIM = text(

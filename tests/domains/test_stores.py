@@ -34,6 +34,7 @@ from domains.stores.messages import (
     SetLowStock,
     SetParticipation,
 )
+from domains.stores.model import HeldLine, spread_missing
 from domains.stores.service import Stores
 from kernel.database import Database
 from kernel.errors import Conflict, NotFound, OrderClosed, Refused
@@ -694,3 +695,11 @@ async def test_whatever_happens_no_piece_is_lost_or_made(
             assert 0 <= stock.reserved <= stock.on_hand
     for sku in skus:
         assert await on_hand_by_events(database, books, sku) == books.on_hand[sku]
+
+
+def test_of_an_ordered_and_a_substituted_piece_the_substitute_is_the_one_that_is_missing() -> None:
+    ordered = HeldLine(1, priced("coffee", 1, 100))
+    substitute = HeldLine(3, priced("coffee", 1, 200), instead_of=2, round=1)
+    asked = {1: line("coffee"), 2: OrderLine(sku="tea", quantity=1, if_missing="substitute")}
+    assert spread_missing([ordered, substitute], {"coffee": 1}, asked) == {3: 1}
+    assert spread_missing([ordered, substitute], {"coffee": 2}, asked) == {1: 1, 3: 1}

@@ -17,6 +17,7 @@ from kernel.errors import (
     Refusal,
     Refused,
     TooManyAttempts,
+    Unavailable,
     WrongPickupCode,
 )
 from kernel.ids import new_id
@@ -163,8 +164,9 @@ async def test_cash_that_is_too_little_is_told_at_once(story: Story) -> None:
 
     story.domains.when(story.id, "payments.capture", too_little)
     await story.ready()
-    with pytest.raises(InvalidInput, match=r"9.00 USD are due"):
+    with pytest.raises(InvalidInput, match=r"9.00 USD are due") as refused:
         await hand_over(story, cash=1)
+    assert refused.value.field == "payment.tendered_cents"
     assert (await story.account()).status == "ready"
 
 
@@ -249,6 +251,37 @@ async def test_after_the_payment_the_order_completes_however_often_its_steps_fai
     story.domains.when(story.id, "stores.consume", fail_for_a_while)
     story.domains.when(story.id, "orders.complete", fail_for_a_while)
     await story.ready()
+    await hand_over(story)
+    assert (await story.handle.result()).status == "completed"
+
+
+async def test_a_hand_over_that_waits_while_a_reminder_is_sent_is_told_when_the_order_is_cancelled(
+    story: Story,
+) -> None:
+    gate = Gate()
+    story.domains.when(story.id, "orders.remind", gate)
+    await story.ready()
+    passing = asyncio.create_task(story.let_pass(timedelta(hours=2)))
+    await gate.reached.wait()
+    waiting = asyncio.create_task(hand_over(story))
+    await story.until(lambda account: account.status == "handing_over")
+    await story.handle.signal(OrderWorkflow.cancel, BY_STAFF)
+    gate.opened.set()
+    with pytest.raises(OrderClosed, match="is being undone"):
+        await waiting
+    assert (await story.handle.result()).cause == BY_STAFF
+    await passing
+
+
+@pytest.mark.recorded
+async def test_a_reminder_that_does_not_get_through_keeps_nobody_from_being_served(story: Story) -> None:
+    async def down(attempt: int) -> None:
+        raise Unavailable("the orders database does not answer")
+
+    story.domains.when(story.id, "orders.remind", down)
+    await story.ready()
+    await story.let_pass(timedelta(hours=3))
+    assert (await story.account()).stuck is None
     await hand_over(story)
     assert (await story.handle.result()).status == "completed"
 

@@ -8,7 +8,7 @@ from temporalio.api.enums.v1 import EventType
 
 from domains.depot.messages import ShoppingResult
 from domains.stores.messages import Adjustment
-from kernel.errors import Refusal, Refused
+from kernel.errors import OrderClosed, Refusal, Refused, Unavailable
 from kernel.messages import Cancellation, Substitution
 from tests.samples import priced
 from tests.workflows.conftest import Answer, Behaviour, Story
@@ -135,6 +135,36 @@ async def test_a_dearer_substitute_that_the_card_does_not_pay_is_dropped(story: 
     assert story.done[len(STEPS) :] == [
         "stores.drop_substitutes", "payments.adjust", "orders.adjust", "depot.amend", "orders.ready",
     ]  # fmt: skip
+
+
+async def test_an_approved_order_whose_payment_is_gone_is_cancelled_and_not_rejected(story: Story) -> None:
+    async def gone(attempt: int) -> None:
+        raise OrderClosed("it was captured at the provider")
+
+    story.domains.when(story.id, "payments.adjust", gone)
+    await story.answer()
+    await story.robot_takes()
+    await story.robot_brings(1, missing=1, completed=False)
+    outcome = await story.handle.result()
+    assert outcome.cause == Cancellation(by="mall", reason="it was captured at the provider")
+    assert story.done[-1] == "orders.cancel"
+
+
+async def test_a_step_that_was_refused_once_is_shown_as_stuck_when_it_fails_the_next_time(story: Story) -> None:
+    refusals: list[Exception] = [Refused(Refusal(code="insufficient_funds", detail="not enough"))]
+
+    async def refuse_then_fail(attempt: int) -> None:
+        raise refusals.pop() if refusals else Unavailable("the payments database does not answer")
+
+    story.domains.when(story.id, "payments.adjust", refuse_then_fail)
+    await story.answer()
+    await story.robot_takes()
+    await story.robot_brings(1, missing=1, completed=False)
+    await story.until(lambda account: any(step.attempts > 0 for step in account.steps if "drop" in step.activity))
+    await story.let_pass(timedelta(minutes=3))
+    assert (await story.account()).stuck == "payments.adjust"
+    await story.handle.signal(OrderWorkflow.cancel, BY_STAFF)
+    assert (await story.handle.result()).status == "cancelled"
 
 
 async def test_a_cancel_while_missing_items_are_settled_undoes_everything(story: Story) -> None:

@@ -1,6 +1,6 @@
 """Robots shop real baskets and are killed at random; every order ends, and the audit is clean.
 
-It runs last in this folder, so that the robots find what other tests have left to shop. `--baskets FILE
+It runs first in this folder, before other tests leave orders that nobody shops. `--baskets FILE
 --catalog FILE --kills 5 --timeout 1000` make of it the large run whose figures are in docs/decisions.md.
 """
 
