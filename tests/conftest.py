@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from domains.depot.service import Depot
 from domains.orders.service import Orders
@@ -23,7 +25,7 @@ from mallbots.embedded import running_postgres
 from mallbots.migrations import migrate_database
 from mallbots.settings import DATABASES
 
-_ORDER = {"end_to_end": 0, "workflows": 1}
+_MALL = "tests/end_to_end"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,13 +39,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "recorded: --record-histories keeps this story's history")
 
 
+class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
+    """Modules are the units that processes share; all that need the one mall are one unit."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return _MALL if module.startswith(_MALL) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Two processes share the tests so that each starts a server at most once."""
+    return _ByServers(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests by module, so that each of them starts a server once. All that need the one
-    mall stay together, and begin first because they take longest."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "end_to_end" else item.path.stem))
-    items.sort(key=lambda item: _ORDER.get(item.path.parent.name, len(_ORDER)))
+    """What takes longest begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith((_MALL, "tests/test_up.py")))
 
 
 @pytest.fixture(scope="session")

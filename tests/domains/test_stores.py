@@ -40,7 +40,7 @@ from kernel.database import Database
 from kernel.errors import Conflict, NotFound, OrderClosed, Refused
 from kernel.ids import new_id
 from kernel.messages import IfMissing, OrderLine, Pieces
-from tests.samples import line, stocked
+from tests.samples import line, priced, stocked
 
 
 def reserve(*lines: OrderLine, order_id: UUID | None = None) -> ReserveStock:

@@ -79,6 +79,13 @@ class Books:
     async def approved_order(self) -> UUID:
         order_id = await self.order()
         await self.until_listed(order_id, "OrderStatus = 'approved'")
+        released = text("SELECT 1 FROM depot.shopping_lists WHERE order_id = :id AND status = 'released'")
+
+        async def waits_for_a_robot() -> bool:
+            async with self.database.transaction() as connection:
+                return await connection.scalar(released, {"id": order_id}) is not None
+
+        await eventually(waits_for_a_robot)
         return order_id
 
     async def cancelled_order(self) -> UUID:
