@@ -43,7 +43,7 @@ requirements:    ## compile the pinned requirements from pyproject.toml (needs u
 	  --extra build --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 histories: $(VENV)/dev  ## record the saga's histories, to be replayed for ever: NAME=0002
-	@$(BIN)/python -m pytest tests/workflows/test_saga.py -m recorded --record-histories tests/workflows/histories/$(NAME)
+	@$(BIN)/python -m pytest tests/workflows -m recorded --record-histories tests/workflows/histories/$(NAME)
 
 clean:           ## remove the virtual environment and caches (never the mall's data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -215,7 +215,9 @@ def _missing(order: Order) -> Iterator[tuple[str, str]]:
     if (order.payment, order.authorized_cents) != ("authorized", order.total_cents):
         yield MONEY, f"total {order.total_cents}, payment {order.payment} of {order.authorized_cents}"
     held = [charge.amount_cents for charge in order.charges if charge.status == "held"]
-    should_hold = [order.total_cents] if order.total_cents and not order.hold_lapsed else []
+    # Before a card at the desk is tried, the hold is let go.
+    let_go = order.hold_lapsed or any(charge.attempt is not None for charge in order.charges)
+    should_hold = [order.total_cents] if order.total_cents and not let_go else []
     if order.method == "card" and order.charges and held != should_hold:
         yield MONEY, f"total {order.total_cents}, but the provider holds {held}"
     if (order.reservation, order.reserved_cents) != ("held", order.total_cents):

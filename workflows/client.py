@@ -252,7 +252,7 @@ def _as_mall_error(error: WorkflowUpdateFailedError) -> MallError:
             return TooManyAttempts(cause.message, int(detail or 0))
         case InvalidInput.code | WrongPickupCode.code:
             kind = WrongPickupCode if cause.type == WrongPickupCode.code else InvalidInput
-            return kind(cause.message, str(detail))
+            return kind(cause.message, str(detail) if detail else None)
         case NotReady.code | HandOverUnderWay.code | OrderClosed.code:
             known: tuple[type[MallError], ...] = (NotReady, HandOverUnderWay, OrderClosed)
             return next(kind for kind in known if kind.code == cause.type)(cause.message)

@@ -5,6 +5,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -218,25 +219,29 @@ class Story:
         return await self.handle.fetch_history()
 
 
-@pytest.fixture(scope="session")
-async def env() -> AsyncIterator[WorkflowEnvironment]:
-    """A Temporal server that can skip time."""
+@asynccontextmanager
+async def time_skipping_server() -> AsyncIterator[WorkflowEnvironment]:
+    """A Temporal server that skips time, but only when a test says so."""
+    settings = (
+        "frontend.WorkflowTimeSkippingEnabled=true",
+        "history.transferProcessorMaxPollRPS=10000",
+        "history.timerProcessorMaxPollRPS=10000",
+        'history.timerProcessorMaxTimeShift="10ms"',
+    )
     async with await WorkflowEnvironment.start_time_skipping_v2(
-        ts_config=TimeSkippingConfig(enabled=False),  # only when a test says so
+        ts_config=TimeSkippingConfig(enabled=False),
         dev_server_existing_path=str(find_binary("temporal")),
-        dev_server_extra_args=[
-            part
-            for setting in (
-                "frontend.WorkflowTimeSkippingEnabled=true",
-                "history.transferProcessorMaxPollRPS=10000",
-                "history.timerProcessorMaxPollRPS=10000",
-                'history.timerProcessorMaxTimeShift="10ms"',
-            )
-            for part in ("--dynamic-config-value", setting)
-        ],
+        dev_server_extra_args=[part for one in settings for part in ("--dynamic-config-value", one)],
         data_converter=pydantic_data_converter,
         search_attributes=ALL,
     ) as env:
+        yield env
+
+
+@pytest.fixture(scope="session")
+async def env() -> AsyncIterator[WorkflowEnvironment]:
+    """The server that the tests of the saga share."""
+    async with time_skipping_server() as env:
         yield env
 
 
@@ -274,7 +279,8 @@ async def story(
     if record_in and request.node.get_closest_marker("recorded"):
         name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
         Path(record_in).mkdir(parents=True, exist_ok=True)
-        Path(record_in, f"{name}.json").write_text(json.dumps(_portable(history.to_json_dict()), indent=2) + "\n")
+        events = map(json.dumps, _portable(history.to_json_dict())["events"])
+        Path(record_in, f"{name}.json").write_text('{"events": [\n' + ",\n".join(events) + "\n]}\n")
 
 
 def _running(account: SagaAccount, activity: str) -> bool:
