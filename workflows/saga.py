@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from kernel.messages import Cancellation, Done, Expiry, Failed, Message
     from workflows.attributes import STUCK
     from workflows.ids import activity_id
-    from workflows.messages import ActionAccount, Cause, StepAccount
+    from workflows.messages import ActionAccount, Cause, StepAccount, StepState
     from workflows.steps import PATIENCE, Step
 
 Reply = TypeVar("Reply")
@@ -152,21 +152,21 @@ class Saga:
         try:
             done = await self._persist(activity, step, command, reply, account, summary, round, heartbeat)
         except StepRefused as refused:
-            account.state, account.error = "refused", refused.refusal.detail
+            self._finish(account, "refused", refused.refusal.detail)
             raise
         except StepFailed as failed:
-            account.state, account.error = "failed", failed.failed.message
+            self._finish(account, "failed", failed.failed.message)
             raise
         except asyncio.CancelledError:
-            account.state = "cancelled"
+            self._finish(account, "cancelled", account.error)
             raise
-        else:
-            account.state, account.error = "done", None
-            account.attempts += done.attempts
-            return done.reply
-        finally:
-            account.finished_at = workflow.now()
-            self._set_stuck(None)
+        self._finish(account, "done", None)
+        account.attempts += done.attempts
+        return done.reply
+
+    def _finish(self, account: ActionAccount, state: StepState, error: str | None) -> None:
+        account.state, account.error, account.finished_at = state, error, workflow.now()
+        self._set_stuck(None)
 
     async def _persist(
         self,

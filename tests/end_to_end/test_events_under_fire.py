@@ -128,7 +128,8 @@ async def numbers_agree(databases: Databases) -> bool:
     counted = (
         "SELECT count(*), count(*) FILTER (WHERE status = 'rejected'),"
         " count(*) FILTER (WHERE status = 'cancelled'),"
-        " coalesce(sum(total_cents) FILTER (WHERE status = 'approved'), 0)::bigint FROM orders.orders"
+        " coalesce(sum(total_cents) FILTER (WHERE status IN ('approved', 'ready', 'completed')), 0)::bigint"
+        " FROM orders.orders"
     )
     noted = (
         "SELECT count(*), count(rejected_at), count(cancelled_at),"
