@@ -1,7 +1,7 @@
 """What the endpoints of every gateway have in common."""
 
 from email.message import Message
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, HTTPException
 from starlette.requests import HTTPConnection
@@ -24,6 +24,14 @@ def json_only(content_type: Annotated[str | None, Header(include_in_schema=False
         if parsed.get_content_type() != "application/json":
             raise HTTPException(415, "send the body as `Content-Type: application/json`")
 
+
+OF_A_BODY: Final[dict[int, str]] = {
+    400: "The body is no JSON",
+    413: "The body is too large",
+    415: "The body is not declared as JSON",
+    422: "A field breaks a rule, and nothing was changed",
+}
+"""The problems of an endpoint that takes a body, for `problems`."""
 
 ServicesDependency = Annotated[Services, Depends(services)]
 

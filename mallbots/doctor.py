@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import httpx
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from rich.markup import escape
 from rich.table import Table
 
+from clients.robots.fleet import gateway_of
 from kernel.errors import MallError
 from kernel.wording import count
 from mallbots import embedded
@@ -72,6 +75,7 @@ async def examine(data_dir: Path) -> list[Check]:
         _answer("NATS", "nats_url", settings, _nats),
         _answer("Temporal", "temporal_address", settings, _temporal),
         _answer("API", "api_url", settings, _api),
+        _answer("gRPC", "grpc_address", settings, _grpc),
         _answer("events", "nats_url", settings, _events),
     )
     # The interpreter may abort if it exits while Temporal's client still calls back.
@@ -199,6 +203,15 @@ async def _api(settings: Settings) -> Check:
     if answer.status_code == httpx.codes.OK:
         return Check("API", Outcome.OK, "ready")
     return Check("API", Outcome.PROBLEM, f"not ready: {answer.text}", "mend what it names")
+
+
+async def _grpc(settings: Settings) -> Check:
+    async with gateway_of(settings).channel() as channel:
+        health: Any = HealthStub(channel)
+        answer = await health.Check(HealthCheckRequest())
+    if answer.status == HealthCheckResponse.SERVING:
+        return Check("gRPC", Outcome.OK, "serving")
+    return Check("gRPC", Outcome.PROBLEM, "not serving", _START_IT)
 
 
 async def _events(settings: Settings) -> Check:

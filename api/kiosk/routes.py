@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-from api.endpoints import ServicesDependency, json_only, problems
+from api.endpoints import OF_A_BODY, ServicesDependency, json_only, problems
 from api.kiosk.ordering import Ordering
 from api.kiosk.schemas import (
     ApprovedOrder,
@@ -142,11 +142,9 @@ async def get_product(mall: ServicesDependency, kiosk: Kiosk, sku: Annotated[Sku
         },
         **problems(
             {
-                400: "The body is no JSON",
+                **OF_A_BODY,
                 409: "The key was used for another order (`idempotency_key_reused`), or operators ended this "
                 "order without an answer (`order_closed`)",
-                413: "The body is too large",
-                415: "The body is not declared as JSON",
                 422: "Refused: `code` says why, `order_id` names the order and `lines` those to blame. Or a "
                 "field breaks a rule: `invalid_input`, and nothing was ordered",
                 503: "A part of the mall is away. Send the same again with the same key: it stays one order",
@@ -277,13 +275,10 @@ async def get_saga(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) ->
         },
         **problems(
             {
-                400: "The body is no JSON",
+                **OF_A_BODY,
                 404: "This kiosk has no such order",
                 409: "A robot shops for it already (`shopping_began`), or it has ended in another way "
                 "(`order_closed`)",
-                413: "The body is too large",
-                415: "The body is not declared as JSON",
-                422: "A field breaks a rule",
             }
         ),
     },

@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from pydantic import BaseModel
 
-from api.endpoints import ServicesDependency, json_only, problems
+from api.endpoints import OF_A_BODY, ServicesDependency, json_only, problems
 from api.problems import RETRY_AFTER_SECONDS
 from api.staff.access import Staff
 from api.staff.schemas import (
@@ -122,12 +122,10 @@ async def get_payment(mall: ServicesDependency, staff: Staff, order_id: OrderId)
         **_accepted("It takes longer: send the same again with the same key"),
         **problems(
             {
-                400: "The body is no JSON",
+                **OF_A_BODY,
                 404: _NO_ORDER,
                 409: "It is not at the desk (`not_ready`), somebody else hands it over (`hand_over_under_way`), "
                 "or it has ended (`order_closed`)",
-                413: "The body is too large",
-                415: "The body is not declared as JSON",
                 422: "The code is wrong (`wrong_pickup_code`), the payment was refused (`payment_declined`, …), "
                 "or a field breaks a rule. The order stays ready: try again with a new key, or let it be paid "
                 "otherwise",
@@ -178,12 +176,9 @@ async def hand_over(
         **_accepted("It is being undone, which takes a while"),
         **problems(
             {
-                400: "The body is no JSON",
+                **OF_A_BODY,
                 404: _NO_ORDER,
                 409: "It has ended in another way (`order_closed`)",
-                413: "The body is too large",
-                415: "The body is not declared as JSON",
-                422: "A field breaks a rule",
             }
         ),
     },
@@ -218,11 +213,9 @@ async def cancel_order(
         **_accepted("It takes longer, but it will be done: send the same again with the same key"),
         **problems(
             {
-                400: "The body is no JSON",
+                **OF_A_BODY,
                 404: _NO_ORDER,
                 409: "The key was used for another refund (`idempotency_key_reused`)",
-                413: "The body is too large",
-                415: "The body is not declared as JSON",
                 422: "There is not so much to refund (`not_refundable`), the provider said no, or a field breaks "
                 "a rule",
             }

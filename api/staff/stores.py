@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.endpoints import ServicesDependency, json_only, problems
+from api.endpoints import OF_A_BODY, ServicesDependency, json_only, problems
 from api.staff.access import Staff
 from domains.stores.daily_work import StaffCommand
 from domains.stores.messages import (
@@ -111,12 +111,6 @@ class StockPage(BaseModel):
     next: str | None
 
 
-_OF_A_BODY: Final = {
-    400: "The body is no JSON",
-    413: "The body is too large",
-    415: "The body is not declared as JSON",
-    422: "A field breaks a rule, and nothing was changed",
-}
 _NOT_SOLD: Final = {404: "The mall does not sell it"}
 
 router = APIRouter(prefix="/v1/staff", tags=["Stores"], redirect_slashes=False)
@@ -141,7 +135,7 @@ async def list_stores(mall: ServicesDependency, staff: Staff) -> StaffStoreList:
     response_description="The store",
     dependencies=[Depends(json_only)],
     responses=problems(
-        {**_OF_A_BODY, 404: "There is no such store", 409: "Another store has this name (`conflict`)"}
+        {**OF_A_BODY, 404: "There is no such store", 409: "Another store has this name (`conflict`)"}
     ),
 )
 async def change_store(
@@ -199,7 +193,7 @@ async def get_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath) -> S
     summary="Change a product",
     response_description="The product",
     dependencies=[Depends(json_only)],
-    responses=problems({**_OF_A_BODY, **_NOT_SOLD}),
+    responses=problems({**OF_A_BODY, **_NOT_SOLD}),
 )
 async def change_product(
     mall: ServicesDependency, staff: Staff, sku: SkuInPath, body: ProductToChange
@@ -239,7 +233,7 @@ async def remove_product(mall: ServicesDependency, staff: Staff, sku: SkuInPath)
     response_description="The product, with what arrived",
     dependencies=[Depends(json_only)],
     responses=problems(
-        {**_OF_A_BODY, **_NOT_SOLD, 409: "This receipt was for another quantity, or there is no room (`conflict`)"}
+        {**OF_A_BODY, **_NOT_SOLD, 409: "This receipt was for another quantity, or there is no room (`conflict`)"}
     ),
 )
 async def receive_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath, body: Delivery) -> StockView:
@@ -256,7 +250,7 @@ async def receive_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath, 
     summary="Correct the stock by a count",
     response_description="The product, with what was counted",
     dependencies=[Depends(json_only)],
-    responses=problems({**_OF_A_BODY, **_NOT_SOLD, 409: "More pieces than that are held for orders (`conflict`)"}),
+    responses=problems({**OF_A_BODY, **_NOT_SOLD, 409: "More pieces than that are held for orders (`conflict`)"}),
 )
 async def correct_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath, body: Count) -> StockView:
     """Sets how many pieces there are on the shelf. Never fewer than are held for orders: cancel orders first."""

@@ -44,15 +44,18 @@ class Gateway:
     address: str
     tls_ca: bytes | None = None
 
+    def channel(self) -> aio.Channel:
+        """A channel to it; close it."""
+        if self.tls_ca is None:
+            return aio.insecure_channel(self.address, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(self.tls_ca)
+        return aio.secure_channel(self.address, credentials, options=_OPTIONS)
+
 
 @asynccontextmanager
 async def connected(gateway: Gateway, token: str) -> AsyncIterator["Line"]:
     """A line on which the robot is welcome; it is closed behind the block. Raises `LineLost`."""
-    if gateway.tls_ca is None:
-        channel = aio.insecure_channel(gateway.address, options=_OPTIONS)
-    else:
-        credentials = grpc.ssl_channel_credentials(gateway.tls_ca)
-        channel = aio.secure_channel(gateway.address, credentials, options=_OPTIONS)
+    channel = gateway.channel()
     try:
         line = Line(AutomationStub(channel).Work(metadata=(("authorization", f"Bearer {token}"),)))
         try:

@@ -31,6 +31,7 @@ def test_the_doctor_finds_an_open_mall_in_order(mall: Mall) -> None:
     doctor = mall.run("doctor")
     assert doctor.returncode == 0, doctor.stdout
     assert "used by our postgres" in doctor.stdout
+    assert "serving" in doctor.stdout
     assert "not running" not in doctor.stdout
 
 
