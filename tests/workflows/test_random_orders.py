@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy import text
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
@@ -57,7 +57,7 @@ from tests.workflows.model_of_an_order import (
 from worker import CHOICES, run_workers
 from workflows.client import OrderSagas
 from workflows.ids import workflow_id
-from workflows.messages import HandOver, OrderRequest, SagaAccount
+from workflows.messages import HandOver, OrderOutcome, OrderRequest, SagaAccount
 from workflows.order import OrderWorkflow
 from workflows.shopping import ShoppingSteps
 
@@ -203,7 +203,9 @@ class Order:
             Depot(mall.database),
         )
         self._payments = Payments(mall.database, Sandbox(mall.database))
-        self._handle = mall.env.client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(self.id))
+        self._handle: WorkflowHandle[OrderWorkflow, OrderOutcome] = mall.env.client.get_workflow_handle_for(
+            OrderWorkflow.run, workflow_id(self.id)
+        )
         self._request = OrderRequest(
             order_id=self.id,
             kiosk="kiosk-1",
