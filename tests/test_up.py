@@ -73,7 +73,7 @@ def test_a_mall_whose_supervisor_was_killed_leaves_no_orphan_and_opens_again_wit
     open_mall.up.kill()
     open_mall.up.wait()
     if sys.platform == "linux":  # whose kernel tells the parts; elsewhere the next start ends them
-        wait_until(lambda: not alive(left))
+        wait_until(lambda: not alive(left), timeout=30)
     open_mall.open()
     assert alive(left) == []
     with at_kiosk(open_mall) as kiosk:
