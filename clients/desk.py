@@ -67,8 +67,8 @@ async def hand_over_ready(
             orders = await _ready_orders(http)
             on_start(len(orders))
             served = await asyncio.gather(*(serve(order["order_id"], order["pickup_code"]) for order in orders))
-        except httpx.TransportError as error:
-            raise Unavailable(f"the API does not answer at {settings.api_url}: is the mall open?") from error
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the API does not answer at {settings.api_url} as it should: {error}") from error
     return DeskReport(
         handed_over=dict(Counter(one.method for one in served if one.method)),
         failed=dict(Counter(one.code for one in served if one.code)),
@@ -94,7 +94,10 @@ async def _hand_over(http: httpx.AsyncClient, order_id: str, code: str) -> Serve
     body: dict[str, Any] = {"pickup_code": code}
     response = await _post(http, f"{path}/hand-over", body)
     if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY and _code(response) == "invalid_input":
-        due = (await http.get(path)).json()["total_cents"]
+        order = await http.get(path)
+        if order.status_code != httpx.codes.OK:
+            return Served(order_id=order_id, code=_code(order))
+        due = order.json()["total_cents"]
         body["payment"] = {"method": "cash", "tendered_cents": -(-due // _NOTE_CENTS) * _NOTE_CENTS}
         response = await _post(http, f"{path}/hand-over", body)
     if response.status_code != httpx.codes.OK:

@@ -124,7 +124,7 @@ async def _look_once(settings: Settings, client: Client) -> tuple[AuditReport, d
 
 def _findings(look: Look) -> Iterator[Finding]:
     for order_id, order in look.orders.items():
-        for promise, detail in _broken_by(order):
+        for promise, detail in _broken_by(order, look.provider_read):
             yield Finding(promise, str(order_id), detail)
     for workflow_id in look.strangers:
         yield Finding(ORDER_OF_WORKFLOW, workflow_id, "its id names no order")
@@ -142,8 +142,9 @@ def _findings(look: Look) -> Iterator[Finding]:
         yield Finding(PUBLISHED, subject, detail)
 
 
-def _broken_by(order: Order) -> Iterator[tuple[str, str]]:
-    """The promises that are broken for one order, and how."""
+def _broken_by(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
+    """The promises that are broken for one order, and how. What the provider has is held against our books only if
+    its own were read."""
     running = order.workflow == WorkflowExecutionStatus.RUNNING
     live = order.status in _LIVE
     if order.status is not None or order.story:
@@ -162,11 +163,11 @@ def _broken_by(order: Order) -> Iterator[tuple[str, str]]:
     if order.status is None and not running:
         yield from _left_over(order, "no order")
     elif order.status == "completed":
-        yield from _unsettled(order)
+        yield from _unsettled(order, provider_read)
     elif order.status is not None and not live:
         yield from _left_over(order, f"{order.status} order")
     elif order.status in ("approved", "ready"):
-        yield from _missing(order)
+        yield from _missing(order, provider_read)
 
 
 def _charged_twice(order: Order) -> Iterator[tuple[str, str]]:
@@ -191,17 +192,16 @@ def _left_over(order: Order, of: str) -> Iterator[tuple[str, str]]:
         yield LISTS, f"still {order.shopping_list} for {of}"
 
 
-def _unsettled(order: Order) -> Iterator[tuple[str, str]]:
+def _unsettled(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
     """What is wrong with an order that was handed over: captured − refunded is its total less its refunds."""
     if (order.payment, order.captured_cents) != ("captured", order.total_cents):
         yield MONEY, f"total {order.total_cents}, payment {order.payment} of {order.captured_cents}"
-    if order.refunded_cents != order.given_back_cents:
+    if order.refunded_cents != order.given_back_cents and not order.is_refunding:
         yield MONEY, f"{order.given_back_cents} to give back, {order.refunded_cents} refunded"
-    if order.charges and order.settled_by in ("card", "desk_card"):
-        taken = sum(charge.captured_cents - charge.refunded_cents for charge in order.charges)
-        if taken != order.captured_cents - order.refunded_cents:
-            ours = order.captured_cents - order.refunded_cents
-            yield MONEY, f"{ours} taken in our books, {taken} in the provider's"
+    ours = 0 if order.settled_by == "cash" else order.captured_cents - order.refunded_cents
+    taken = sum(charge.captured_cents - charge.refunded_cents for charge in order.charges)
+    if provider_read and not order.is_refunding and taken != ours:
+        yield MONEY, f"{ours} taken from a card in our books, {taken} in the provider's"
     if any(charge.status == "held" for charge in order.charges):
         yield MONEY, "still held for completed order"
     if (order.reservation, order.reserved_cents) != ("consumed", order.total_cents):
@@ -210,7 +210,7 @@ def _unsettled(order: Order) -> Iterator[tuple[str, str]]:
         yield LISTS, f"completed, but its list is {order.shopping_list}"
 
 
-def _missing(order: Order) -> Iterator[tuple[str, str]]:
+def _missing(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
     """What an order lacks that was promised to a customer."""
     if (order.payment, order.authorized_cents) != ("authorized", order.total_cents):
         yield MONEY, f"total {order.total_cents}, payment {order.payment} of {order.authorized_cents}"
@@ -218,7 +218,7 @@ def _missing(order: Order) -> Iterator[tuple[str, str]]:
     # Before a card at the desk is tried, the hold is let go.
     let_go = order.hold_lapsed or any(charge.attempt is not None for charge in order.charges)
     should_hold = [order.total_cents] if order.total_cents and not let_go else []
-    if order.method == "card" and order.charges and held != should_hold:
+    if order.method == "card" and provider_read and held != should_hold:
         yield MONEY, f"total {order.total_cents}, but the provider holds {held}"
     if (order.reservation, order.reserved_cents) != ("held", order.total_cents):
         yield STOCK, f"total {order.total_cents}, reservation {order.reservation} of {order.reserved_cents}"

@@ -41,6 +41,7 @@ class Order:
     status: str | None = None
     total_cents: int | None = None
     given_back_cents: int = 0
+    is_refunding: bool = False
     workflow: WorkflowExecutionStatus | None = None
     authorizations: int = 0
     captures: int = 0
@@ -76,9 +77,12 @@ class Stock:
 
 @dataclass
 class Look:
-    """Everything, read once. `strangers` are workflows whose id names no order."""
+    """Everything, read once. `strangers` are workflows whose id names no order, `refunding` the refunds that are
+    under way, `provider_read` whether the provider's own books were read."""
 
     orders: defaultdict[UUID, Order] = field(default_factory=lambda: defaultdict(Order))
+    provider_read: bool = False
+    refunding: set[UUID] = field(default_factory=set)
     stock: list[Stock] = field(default_factory=list)
     gaps: dict[DomainName, list[str]] = field(default_factory=dict)
     strangers: list[str] = field(default_factory=list)
@@ -130,6 +134,8 @@ async def _read_workflows(client: Client, look: Look) -> None:
             # A workflow that was reset has a run that was terminated, too.
             if order.workflow != WorkflowExecutionStatus.RUNNING:
                 order.workflow = workflow.status
+        async for workflow in client.list_workflows("WorkflowType = 'Refund' AND ExecutionStatus = 'Running'"):
+            look.refunding.add(_id_in(workflow.id))
         count = await client.count_workflows("WorkflowType = 'Order' AND Stuck IS NOT NULL")
         look.stuck = count.count
     except RPCError as error:
@@ -144,13 +150,16 @@ async def _read_orders(settings: Settings, look: Look) -> None:
         for row in await read(stories):
             look.orders[_id_in(row.stream)].story = tuple(row.story)
         refunds = (
-            "SELECT stream, sum((data->>'amount_cents')::bigint)::bigint AS cents FROM orders.events AS refunded"
+            "SELECT stream, (data->>'refund_id')::uuid AS refund_id, (data->>'amount_cents')::bigint AS cents"
+            " FROM orders.events AS refunded"
             " WHERE type = 'OrderRefunded' AND NOT EXISTS (SELECT 1 FROM orders.events AS withdrawn"
             "  WHERE withdrawn.type = 'OrderRefundWithdrawn' AND withdrawn.stream = refunded.stream"
-            "  AND withdrawn.data->>'refund_id' = refunded.data->>'refund_id') GROUP BY stream"
+            "  AND withdrawn.data->>'refund_id' = refunded.data->>'refund_id')"
         )
         for row in await read(refunds):
-            look.orders[_id_in(row.stream)].given_back_cents = row.cents
+            order = look.orders[_id_in(row.stream)]
+            order.given_back_cents += row.cents
+            order.is_refunding |= row.refund_id in look.refunding
         await _read_gaps("orders", read, look)
 
 
@@ -189,6 +198,7 @@ async def _read_sandbox(settings: Settings, look: Look) -> None:
     """The provider's own books; those of another provider are not ours to read."""
     if settings.payment_provider != "sandbox":
         return
+    look.provider_read = True
     async with _reading(settings, "sandbox") as read:
         columns = "status, attempt, amount_cents, captured_cents, refunded_cents"
         for row in await read(f"SELECT order_id, {columns} FROM sandbox.holds"):

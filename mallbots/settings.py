@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     grpc_tls_client_ca: Path | None = Field(
         None, description="Who signs clients' certificates, PEM: given, a client must show one"
     )
+    grpc_tls_client_certificate: Path | None = Field(
+        None, description="The certificate that clients of this machine show to the gRPC gateways, PEM"
+    )
+    grpc_tls_client_key: Path | None = Field(None, description="The key of that certificate, PEM")
     grpc_tls_ca: Path | None = Field(
         None, description="Who signs the gRPC gateways' certificate, PEM: given, clients of this machine use TLS"
     )

@@ -1,6 +1,7 @@
 """What gateways may do with orders' workflows: start, await, cancel, look at."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -28,6 +29,7 @@ from domains.orders.messages import OrderAnswer, RefundOrder
 from domains.payments.messages import Receipt
 from kernel.errors import (
     HandOverUnderWay,
+    IdempotencyKeyReused,
     InvalidInput,
     MallError,
     NotFound,
@@ -40,7 +42,7 @@ from kernel.errors import (
     Unavailable,
     WrongPickupCode,
 )
-from kernel.messages import Cancellation
+from kernel.messages import Cancellation, Pieces, pieces_by_sku
 from workflows.attributes import CUSTOMER, KIOSK, ORDER_STATUS
 from workflows.ids import refund_workflow_id, workflow_id
 from workflows.messages import HandOver, OrderOutcome, OrderRequest, RefundOutcome, SagaAccount
@@ -143,7 +145,8 @@ class OrderSagas:
     async def refund(self, request: RefundOrder, *, timeout: timedelta) -> RefundOutcome | None:
         """Refund a completed order; the same refund id again is the same refund.
 
-        Returns None if it takes longer than `timeout`, but it will be done. Raises `Unavailable`.
+        Returns None if it takes longer than `timeout`, but it will be done. Raises `IdempotencyKeyReused` if the
+        id came with other lines, `Unavailable`.
         """
         try:
             handle = await self._client.start_workflow(
@@ -164,13 +167,16 @@ class OrderSagas:
             raise _as_unavailable(error) from error
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                return await handle.result()
+                outcome = await handle.result()
         except TimeoutError:
             return None
         except WorkflowFailureError as error:
             raise Unavailable(f"refund {request.refund_id} was ended by an operator: ask them") from error
         except RPCError as error:
             raise _as_unavailable(error) from error
+        if _as_asked(outcome.asked) != _as_asked(request.lines):
+            raise IdempotencyKeyReused("this refund was asked for with other lines before: ask for a new one")
+        return outcome
 
     async def account(self, order_id: UUID) -> SagaAccount:
         """The saga's own account, with the attempts and the last failure of what is being retried right now.
@@ -237,6 +243,10 @@ def _attributes(request: OrderRequest) -> TypedSearchAttributes:
     if request.customer is not None:
         pairs.append(SearchAttributePair(CUSTOMER, request.customer))
     return TypedSearchAttributes(pairs)
+
+
+def _as_asked(lines: Sequence[Pieces] | None) -> dict[str, int] | None:
+    return None if lines is None else pieces_by_sku(lines)
 
 
 def _as_mall_error(error: WorkflowUpdateFailedError) -> MallError:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from domains.orders.messages import Refund
 from domains.payments.messages import DeskPayment, Payment, Receipt
 from kernel.errors import Refusal
-from kernel.messages import Cancellation, Expiry, Message, OrderLine
+from kernel.messages import Cancellation, Expiry, Message, OrderLine, Pieces
 from workflows.steps import SILENCE
 
 Cause = Refusal | Cancellation | Expiry
@@ -56,9 +56,10 @@ class HandOver(Message):
 
 
 class RefundOutcome(Message):
-    """How a refund ended: what was given back, or why nothing was."""
+    """How a refund ended: what was given back, or why nothing was. `asked` is what was asked for."""
 
     refund_id: UUID
+    asked: list[Pieces] | None
     refund: Refund | None = None
     refusal: Refusal | None = None
 

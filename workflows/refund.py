@@ -47,5 +47,5 @@ class RefundWorkflow:
             )
         except StepRefused as refused:
             await self._saga.undo(refused.cause)
-            return RefundOutcome(refund_id=refund_id, refusal=refused.refusal)
-        return RefundOutcome(refund_id=refund_id, refund=refund)
+            return RefundOutcome(refund_id=refund_id, asked=request.lines, refusal=refused.refusal)
+        return RefundOutcome(refund_id=refund_id, asked=request.lines, refund=refund)

@@ -1,6 +1,7 @@
 """Every error as a gRPC status with details. This is the one place that decides what an error means in gRPC."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 import grpc
@@ -28,6 +29,10 @@ from kernel.errors import (
 )
 
 DOMAIN: Final = "mallbots"
+# Statuses travel as metadata, of which peers take 8 KiB.
+_MOST_FIELDS = 20
+_LONGEST_FIELD = 60
+_LONGEST_MESSAGE = 300
 """Who the codes of errors (`ErrorInfo.reason`) are of."""
 DETAILS: Final = "grpc-status-details-bin"
 """The trailing metadata that gRPC carries a status with details in."""
@@ -113,7 +118,8 @@ def _details(error: MallError) -> list[Message]:
 def _bad_request(broken: Mapping[str, str]) -> BadRequest:
     return BadRequest(
         field_violations=[
-            BadRequest.FieldViolation(field=field, description=rule) for field, rule in broken.items()
+            BadRequest.FieldViolation(field=field[:_LONGEST_FIELD], description=rule[:_LONGEST_MESSAGE])
+            for field, rule in islice(broken.items(), _MOST_FIELDS)
         ]
     )
 
@@ -124,7 +130,7 @@ def _info(reason: str) -> ErrorInfo:
 
 def _status(code: StatusCode, message: str, *details: Message) -> tuple[StatusCode, Status]:
     number, _ = code.value
-    status = Status(code=number, message=message)
+    status = Status(code=number, message=message[:_LONGEST_MESSAGE])
     for detail in details:
         status.details.add().Pack(detail)
     return code, status

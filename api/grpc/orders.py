@@ -13,13 +13,14 @@ from api.grpc.access import caller
 from api.grpc.answers import page, stamp
 from api.grpc.handlers import Context
 from api.grpc.requests import command, id_of, known, page_size_of
-from domains.orders.messages import OrderStatus, OrderView, Refund, RefundOrder
+from domains.orders.messages import LIVE, OrderStatus, OrderView, Refund, RefundOrder
 from domains.orders.service import Orders
 from domains.payments.messages import Receipt
 from kernel.errors import NotFound, OrderClosed, Refusal, Refused
 from kernel.ids import new_id
 from kernel.messages import Cancellation, PricedLine
 from workflows.client import OrderSagas
+from workflows.ids import refund_id_of
 from workflows.messages import ActionAccount, HandOver, SagaAccount, StepAccount
 
 _HAND_OVER_WITHIN: Final = timedelta(seconds=40)
@@ -99,8 +100,10 @@ class OrdersService(OrdersServicer):
             receipt = await sagas.hand_over(
                 order_id, hand_over, attempt=_attempt_of(attempt, hand_over), timeout=_HAND_OVER_WITHIN
             )
-        except (OrderClosed, NotFound):
+        except OrderClosed:
             view = await self._view(request.order_id)
+            if view.status in LIVE:
+                raise
             by = f" by {view.completed_by}" if view.completed_by else ""
             raise OrderClosed(f"the order has been {view.status}{by}") from None
         return pb.HandOverResponse(
@@ -130,12 +133,16 @@ class OrdersService(OrdersServicer):
             reason=request.reason,
             by=caller(),
         )
+        # Whatever ids callers choose, the refunds of two orders are two.
+        refund_id = refund_id_of(refund.order_id, str(refund.refund_id))
         sagas = await self._sagas()
-        outcome = await sagas.refund(refund, timeout=self._answer_timeout)
+        outcome = await sagas.refund(
+            refund.model_copy(update={"refund_id": refund_id}), timeout=self._answer_timeout
+        )
         if outcome is not None and outcome.refusal is not None:
             raise Refused(outcome.refusal)
         paid = outcome.refund if outcome else None
-        return pb.RefundOrderResponse(refund_id=str(refund.refund_id), refund=_refund(paid) if paid else None)
+        return pb.RefundOrderResponse(refund_id=request.refund_id, refund=_refund(paid) if paid else None)
 
     async def _view(self, order_id: str) -> OrderView:
         view = await self._orders.view(id_of(order_id))

@@ -123,7 +123,8 @@ class GrpcServer:
                 self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise Misconfigured(
-                f"gRPC can not listen on {address}: set MALLBOTS_GRPC_PORT to a free port"
+                f"gRPC can not listen on {address}: the port of MALLBOTS_GRPC_PORT is not free"
+                + (", or the certificate, its key or the clients' CA is no good" if credentials else "")
             ) from error
 
 

@@ -1,5 +1,9 @@
 """The Stores service: `proto/mallbots/stores/v1/stores.proto` says what each method is for."""
 
+from typing import Annotated
+
+from pydantic import BaseModel, StringConstraints
+
 from api.generated.mallbots.stores.v1 import stores_pb2 as pb
 from api.generated.mallbots.stores.v1.stores_pb2_grpc import StoresServicer
 from api.grpc.access import caller
@@ -21,6 +25,10 @@ from domains.stores.messages import (
     StoreView,
 )
 from domains.stores.service import Stores
+
+
+class _Words(BaseModel):
+    words: Annotated[str, StringConstraints(max_length=200)]
 
 
 class StoresService(StoresServicer):
@@ -53,7 +61,7 @@ class StoresService(StoresServicer):
         size = page_size_of(request.page_size)
         found = await self._stores.stock(
             store=request.store or None,
-            words=request.words,
+            words=command(_Words, words=request.words).words,
             low_only=request.only_low,
             after=request.page_token,
             limit=size + 1,

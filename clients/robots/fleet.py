@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from clients.robots.bot import Bot, Habits, Sight
 from clients.robots.line import Gateway
@@ -47,9 +48,18 @@ async def run_robots(
 
 
 def gateway_of(settings: Settings) -> Gateway:
-    """The robots' gateway of the settings. Raises `Misconfigured` if the certificate cannot be read."""
-    try:
-        ca = settings.grpc_tls_ca.read_bytes() if settings.grpc_tls_ca is not None else None
-    except OSError as error:
-        raise Misconfigured(f"MALLBOTS_GRPC_TLS_CA cannot be read: {error}") from error
-    return Gateway(settings.grpc_address, ca)
+    """The robots' gateway of the settings. Raises `Misconfigured` if a certificate or key cannot be read."""
+
+    def pem(setting: str) -> bytes | None:
+        file: Path | None = getattr(settings, setting)
+        try:
+            return None if file is None else file.read_bytes()
+        except OSError as error:
+            raise Misconfigured(f"MALLBOTS_{setting.upper()} cannot be read: {error}") from error
+
+    return Gateway(
+        settings.grpc_address,
+        pem("grpc_tls_ca"),
+        pem("grpc_tls_client_certificate"),
+        pem("grpc_tls_client_key"),
+    )

@@ -39,16 +39,19 @@ class LineLost(Exception):
 
 @dataclass(frozen=True)
 class Gateway:
-    """Where the gateway is (`host:port`), and who signs its certificate (PEM); without that it speaks plainly."""
+    """Where the gateway is (`host:port`), and who signs its certificate (PEM); without that it speaks plainly.
+    `tls_certificate` and `tls_key` (PEM) are what a client shows, if the gateway asks for it."""
 
     address: str
     tls_ca: bytes | None = None
+    tls_certificate: bytes | None = None
+    tls_key: bytes | None = None
 
     def channel(self) -> aio.Channel:
         """A channel to it; close it."""
         if self.tls_ca is None:
             return aio.insecure_channel(self.address, options=_OPTIONS)
-        credentials = grpc.ssl_channel_credentials(self.tls_ca)
+        credentials = grpc.ssl_channel_credentials(self.tls_ca, self.tls_key, self.tls_certificate)
         return aio.secure_channel(self.address, credentials, options=_OPTIONS)
 
 

@@ -34,6 +34,7 @@ from kernel.messages import Cancellation, Pieces
 from tests.grpc.serving import Mall, bearer, detail
 from tests.robots.lists import empty, schedule
 from tests.samples import line, place, priced, stocked
+from workflows.ids import refund_id_of
 from workflows.messages import ActionAccount, HandOver, RefundOutcome, SagaAccount, StepAccount
 
 Metadata = tuple[tuple[str, str], ...]
@@ -256,7 +257,7 @@ async def test_what_was_handed_over_can_not_be_cancelled(
 async def test_staff_refund_pieces_of_an_order(mall: Mall, channel: aio.Channel, by_bea: Metadata) -> None:
     order_id, refund_id = new_id(), new_id()
     refund = Refund(refund_id=refund_id, lines=[priced("tea", 1, 450)], amount_cents=450, currency="USD")
-    mall.sagas.refunded = RefundOutcome(refund_id=refund_id, refund=refund)
+    mall.sagas.refunded = RefundOutcome(refund_id=refund_id, asked=None, refund=refund)
     request = orders.RefundOrderRequest(
         order_id=str(order_id),
         refund_id=str(refund_id),
@@ -268,7 +269,7 @@ async def test_staff_refund_pieces_of_an_order(mall: Mall, channel: aio.Channel,
     assert [(line.sku, line.quantity) for line in answer.refund.lines] == [("tea", 1)]
     expected = RefundOrder(
         order_id=order_id,
-        refund_id=refund_id,
+        refund_id=refund_id_of(order_id, str(refund_id)),
         lines=[Pieces(sku="tea", quantity=1)],
         reason="stale",
         by="bea",
@@ -291,7 +292,7 @@ async def test_a_refund_of_more_than_is_left_is_refused(
 ) -> None:
     refund_id = new_id()
     refusal = Refusal(code="not_refundable", detail="all of it was refunded")
-    mall.sagas.refunded = RefundOutcome(refund_id=refund_id, refusal=refusal)
+    mall.sagas.refunded = RefundOutcome(refund_id=refund_id, asked=None, refusal=refusal)
     request = orders.RefundOrderRequest(order_id=str(new_id()), refund_id=str(refund_id))
     with pytest.raises(aio.AioRpcError) as raised:
         await OrdersStub(channel).RefundOrder(request, metadata=by_bea)
@@ -555,3 +556,18 @@ async def test_only_what_was_cancelled_is_brought_back(
 ) -> None:
     call = DepotStub(channel).ConfirmReturn(depot.ConfirmReturnRequest(order_id=shopping), metadata=by_bea)
     assert await call.code() is StatusCode.FAILED_PRECONDITION
+
+
+async def test_however_long_what_was_sent_is_the_answer_is_a_status(
+    mall: Mall, channel: aio.Channel, by_bea: Metadata
+) -> None:
+    many = orders.FindOrdersRequest(statuses=[99] * 2000)  # type: ignore[list-item]
+    with pytest.raises(aio.AioRpcError) as raised:
+        await OrdersStub(channel).FindOrders(many, metadata=by_bea)
+    assert raised.value.code() is StatusCode.INVALID_ARGUMENT
+    with pytest.raises(aio.AioRpcError) as raised:
+        await StoresStub(channel).GetProduct(stores.GetProductRequest(sku="x" * 20_000), metadata=by_bea)
+    assert raised.value.code() is StatusCode.NOT_FOUND
+    with pytest.raises(aio.AioRpcError) as raised:
+        await StoresStub(channel).ListProducts(stores.ListProductsRequest(words="tea " * 100), metadata=by_bea)
+    assert raised.value.code() is StatusCode.INVALID_ARGUMENT

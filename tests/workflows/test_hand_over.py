@@ -9,6 +9,7 @@ from domains.orders.messages import RefundOrder
 from domains.payments.messages import CashPayment, PickupPayment, Receipt
 from kernel.errors import (
     HandOverUnderWay,
+    IdempotencyKeyReused,
     InvalidInput,
     MallError,
     NotReady,
@@ -21,7 +22,7 @@ from kernel.errors import (
     WrongPickupCode,
 )
 from kernel.ids import new_id
-from kernel.messages import Expiry
+from kernel.messages import Expiry, Pieces
 from tests.workflows.conftest import Story
 from tests.workflows.test_saga import UNDO, Gate, refuse
 from tests.workflows.test_shopping import BY_STAFF, TO_READY
@@ -299,6 +300,14 @@ class TestRefund:
         assert first.refund.amount_cents == 450
         assert story.done[-2:] == ["orders.refund", "payments.refund"]
         assert story.done.count("payments.refund") == 1
+
+    async def test_another_refund_under_the_same_id_is_told(self, story: Story) -> None:
+        request = await _completed(story)
+        sagas = OrderSagas(story.domains.client)
+        await sagas.refund(request, timeout=SOON)
+        other = request.model_copy(update={"lines": [Pieces(sku="tea", quantity=1)]})
+        with pytest.raises(IdempotencyKeyReused):
+            await sagas.refund(other, timeout=SOON)
 
     async def test_a_refund_that_can_not_be_paid_is_withdrawn(self, story: Story) -> None:
         request = await _completed(story)
