@@ -130,6 +130,8 @@ def _of_payments(event: Event) -> Act | None:
             return Act(SAGA, f"took {format_money(amount, currency)} {_PAID[method]}{cash}")
         case payments.PaymentRefunded(method=method, amount_cents=amount, currency=currency, reason=reason):
             return Act(SAGA, f"refunded {format_money(amount, currency)} {_PAID[method]}{_because(reason)}")
+        case payments.PaymentRefundFailed(amount_cents=amount, currency=currency, reason=reason):
+            return Act(PROVIDER, f"could not give {format_money(amount, currency)} back{_because(_words(reason))}")
     return None
 
 

@@ -197,6 +197,16 @@ class PaymentRefunded(Event):
     reason: str
 
 
+class PaymentRefundFailed(Event):
+    """A refund that was made did not arrive: the provider has the money again, and a person must act."""
+
+    order_id: UUID
+    refund_id: UUID
+    amount_cents: TotalCents
+    currency: Currency
+    reason: str
+
+
 EVENTS = (
     PaymentAuthorized,
     PaymentDeclined,
@@ -205,6 +215,7 @@ EVENTS = (
     PaymentHoldLapsed,
     PaymentCaptured,
     PaymentRefunded,
+    PaymentRefundFailed,
 )
 """Every event that Payments writes."""
 

@@ -1,6 +1,7 @@
 """A payment: authorized or declined, adjusted with its order, captured once and perhaps refunded, or voided when
 its order ends unpaid."""
 
+from typing import Final
 from uuid import UUID
 
 from domains.payments.messages import (
@@ -14,6 +15,7 @@ from domains.payments.messages import (
     PaymentDeclined,
     PaymentHoldLapsed,
     PaymentRefunded,
+    PaymentRefundFailed,
     PaymentStatus,
     PaymentView,
     PaymentVoided,
@@ -27,6 +29,8 @@ from events.aggregate import Aggregate
 from events.event import Event
 from kernel.errors import Conflict, IdempotencyKeyReused, InvalidInput, OrderClosed, Refusal, Refused, Unavailable
 from kernel.wording import format_money
+
+_FAILED: Final = Refusal(code="not_refundable", detail="the card's bank did not take this refund")
 
 
 class Payment(Aggregate):
@@ -43,6 +47,7 @@ class Payment(Aggregate):
         self.lapsed = False
         self.captured: PaymentCaptured | None = None
         self.refunds: dict[UUID, PaymentRefunded] = {}
+        self.failed_refunds: set[UUID] = set()
 
     def is_settled(self, order_id: UUID) -> bool:
         """Whether the authorization was decided before: True if it is held, False if it is still to be asked for.
@@ -193,9 +198,11 @@ class Payment(Aggregate):
     def check_refund(self, command: RefundPayment) -> bool:
         """Whether the refund was done before: if not, it may be.
 
-        Raises `Refused` (`not_refundable`) if so much was not captured, `IdempotencyKeyReused` if it was done
-        before with another amount.
+        Raises `Refused` (`not_refundable`) if so much was not captured or this refund has failed,
+        `IdempotencyKeyReused` if it was done before with another amount.
         """
+        if command.refund_id in self.failed_refunds:
+            raise Refused(_FAILED)
         done = self.refunds.get(command.refund_id)
         if done is None and command.amount_cents > self.refundable_cents:
             detail = (
@@ -244,6 +251,8 @@ class Payment(Aggregate):
             raise Unavailable(f"what came before this is not known yet of the payment of order {event.order_id}")
         if event.kind == "refunded":
             self._note_refund(event)
+        elif event.kind == "refund_failed":
+            self._note_failed_refund(event)
         elif self.status == "authorized":
             method: SettlementMethod = "card" if event.kind == "captured" else "desk_card"
             self.capture(event.order_id, Taken(method, event.amount_cents, event.reference))
@@ -268,6 +277,8 @@ class Payment(Aggregate):
 
     def _note_refund(self, event: ProviderEvent) -> None:
         paid, refund_id = self.captured, event.refund_id
+        if refund_id in self.failed_refunds:
+            return
         if paid is not None and refund_id is not None and paid.reference == event.reference:
             command = RefundPayment(
                 order_id=event.order_id,
@@ -276,6 +287,26 @@ class Payment(Aggregate):
                 reason=event.reason,
             )
             self.refund(command, event.refund_reference)
+
+    def _note_failed_refund(self, event: ProviderEvent) -> None:
+        paid, refund_id = self.captured, event.refund_id
+        if paid is None or refund_id is None or paid.reference != event.reference:
+            return
+        if refund_id in self.failed_refunds:
+            return
+        refund = self.refunds.get(refund_id)
+        if refund is None:
+            raise Unavailable(f"refund {refund_id} of order {event.order_id} is not booked (yet)")
+        if refund.reference == event.refund_reference:
+            self.record(
+                PaymentRefundFailed(
+                    order_id=event.order_id,
+                    refund_id=refund_id,
+                    amount_cents=refund.amount_cents,
+                    currency=refund.currency,
+                    reason=event.reason,
+                )
+            )
 
     def _settle(
         self,
@@ -314,5 +345,8 @@ class Payment(Aggregate):
                 self.captured, self.status = event, "captured"
             case PaymentRefunded():
                 self.refunds[event.refund_id] = event
+            case PaymentRefundFailed():
+                self.refunds.pop(event.refund_id, None)
+                self.failed_refunds.add(event.refund_id)
             case _:
                 raise TypeError(f"{type(event).__name__} is not an event of a payment")

@@ -21,11 +21,12 @@ class ProviderEvent:
     """What a provider says by itself, perhaps late, twice, or before it answers. `id` is the provider's.
 
     `lapsed`: it let go of the hold. `captured`, `charged`: it took the amount, from the hold or at the desk.
-    `refunded`: it gave back what `refund_id` asked for, under a reference of its own.
+    `refunded`: it gave back what `refund_id` asked for, under a reference of its own. `refund_failed`: after all
+    it did not, although it had said so.
     """
 
     id: str
-    kind: Literal["lapsed", "captured", "charged", "refunded"]
+    kind: Literal["lapsed", "captured", "charged", "refunded", "refund_failed"]
     order_id: UUID
     reference: str
     amount_cents: int = 0

@@ -15,7 +15,7 @@ from uuid import UUID
 import stripe
 from sqlalchemy import Integer, bindparam, text
 from stripe import RequestOptions
-from stripe.params import PaymentIntentCreateParams
+from stripe.params import PaymentIntentCreateParams, RefundCreateParams
 
 from domains.payments.desk import Desk
 from domains.payments.messages import SettlementMethod
@@ -57,6 +57,7 @@ _NEEDS_CUSTOMER: Final = Refusal(
     code="payment_declined", detail="the card's bank wants to ask the customer, which can not be done here"
 )
 _UNKNOWN_CARD: Final = Refusal(code="payment_declined", detail="the payment provider does not know this card")
+_NO_AMOUNT: Final = Refusal(code="payment_declined", detail="this amount can not be paid by card")
 _NO_INCREASE: Final = Refusal(code="payment_declined", detail="the hold on this card can not be raised")
 _NO_REFUND: Final = Refusal(
     code="not_refundable", detail="so much is not left, or the card's bank takes no refund"
@@ -64,6 +65,7 @@ _NO_REFUND: Final = Refusal(
 _BUSY: Final = ("idempotency_key_in_use", "lock_timeout")
 _FINAL: Final = ("canceled", "succeeded")
 _MOST_REFUNDS: Final = 100
+_MOST_KEYS: Final = 20
 
 Answer = TypeVar("Answer")
 Act = Callable[[RequestOptions], Awaitable[stripe.PaymentIntent]]
@@ -126,11 +128,9 @@ class Stripe:
             raise Refused(_NO_HOLD)
         if amount_cents <= intent.amount:
             return
-        raising = self._intents.increment_authorization_async(
-            intent.id, {"amount": amount_cents}, {"idempotency_key": idempotency_key}
-        )
+        raise_it = partial(self._intents.increment_authorization_async, intent.id, {"amount": amount_cents})
         try:
-            await _answer(raising)
+            await _once(raise_it, idempotency_key)
         except stripe.InvalidRequestError as error:
             raise Refused(_NO_INCREASE) from error
 
@@ -178,16 +178,14 @@ class Stripe:
         known = await _answer(self._refunds.list_async({"payment_intent": reference, "limit": _MOST_REFUNDS}))
         refund = next((one for one in known.data if _is_of(one, refund_id)), None)
         if refund is None:
-            asking = self._refunds.create_async(
-                {
-                    "payment_intent": reference,
-                    "amount": amount_cents,
-                    "metadata": {"order_id": str(order_id), "refund_id": str(refund_id)},
-                },
-                {"idempotency_key": idempotency_key},
-            )
+            wanted: RefundCreateParams = {
+                "payment_intent": reference,
+                "amount": amount_cents,
+                "metadata": {"order_id": str(order_id), "refund_id": str(refund_id)},
+            }
             try:
-                refund = await _answer(asking)
+                # What was not possible then, as for want of balance, may be now.
+                refund = await _once(partial(self._refunds.create_async, wanted), idempotency_key, anew=True)
             except stripe.InvalidRequestError as error:
                 if error.code == "charge_already_refunded" or error.param == "amount":
                     raise Refused(_NO_REFUND) from error
@@ -236,14 +234,14 @@ class Stripe:
         if attempt is None:
             wanted["payment_method_options"] = {"card": {"request_incremental_authorization": "if_available"}}
         try:
-            intent = await _answer(self._intents.create_async(wanted, {"idempotency_key": key}))
+            intent = await _once(partial(self._intents.create_async, wanted), key)
         except stripe.InvalidRequestError as error:
-            if error.param == "payment_method" or error.http_status == HTTPStatus.NOT_FOUND:
+            if error.http_status == HTTPStatus.NOT_FOUND:
                 raise Refused(_UNKNOWN_CARD) from error
-            raise _our_fault(error) from error
+            raise _not_usable(error) from error
         async with self._database.transaction() as connection:
-            if attempt is not None:
-                await self._desk.begin(connection, order_id, attempt)
+            # Also for a hold: one that is voided already finds the door shut.
+            await self._desk.begin(connection, order_id, attempt or 0)
             row = {"idempotency_key": key, "intent_id": intent.id, **asked}
             kept = (await connection.execute(_KEEP, row)).first()
         if kept is None:
@@ -279,13 +277,30 @@ class Stripe:
         except stripe.InvalidRequestError as error:
             changed = await self._read(intent.id)
             if changed.status == intent.status:
-                raise _our_fault(error) from error
+                raise _not_usable(error) from error
             return changed
         except ProviderTimeout as error:
             if not _is_repeated(error.__cause__):
                 raise
             # Stripe repeats a failure of its own under the same key for a day. An intent changes only once.
             return await _answer(act({"idempotency_key": f"{key}-{new_id()}"}))
+
+
+async def _once(act: Callable[[RequestOptions], Awaitable[Answer]], key: str, *, anew: bool = False) -> Answer:
+    """What Stripe answers, but for a failure of its own that it only repeats: it does so under the same key for a
+    day. The next key is made of the first, so that attempts at the same time still have one effect. With `anew`
+    what Stripe repeats of its refusals is asked for anew as well."""
+    number = 0
+    while True:
+        try:
+            return await _answer(act({"idempotency_key": f"{key}-{number}" if number else key}))
+        except ProviderTimeout as error:
+            if not _is_repeated(error.__cause__) or number == _MOST_KEYS:
+                raise
+        except stripe.InvalidRequestError as error:
+            if not (anew and _is_repeated(error)) or number == _MOST_KEYS:
+                raise
+        number += 1
 
 
 async def _answer(asking: Awaitable[Answer]) -> Answer:
@@ -358,6 +373,19 @@ def _as_event(event_id: str, kind: str, subject: Mapping[str, Any]) -> ProviderE
                 refund_id=UUID(metadata["refund_id"]),
                 refund_reference=subject["id"],
             )
+        case "refund.failed" | "refund.updated" if (
+            subject["status"] in ("failed", "canceled") and "refund_id" in metadata
+        ):
+            return ProviderEvent(
+                event_id,
+                "refund_failed",
+                order_id,
+                subject["payment_intent"],
+                subject["amount"],
+                reason=subject.get("failure_reason") or subject["status"],
+                refund_id=UUID(metadata["refund_id"]),
+                refund_reference=subject["id"],
+            )
     return None
 
 
@@ -381,5 +409,14 @@ def _our_fault(error: stripe.InvalidRequestError) -> Misconfigured:
     return Misconfigured(f"Stripe does not take the request: {error.user_message}")
 
 
+def _not_usable(error: stripe.InvalidRequestError) -> Refused | Misconfigured:
+    """Why a card can not be used for this: what another card or amount may help with is no fault of ours."""
+    if error.param == "payment_method":
+        return Refused(_UNKNOWN_CARD)
+    if error.param == "amount" or error.code in ("amount_too_small", "amount_too_large"):
+        return Refused(_NO_AMOUNT)
+    return _our_fault(error)
+
+
 def _is_repeated(error: BaseException | None) -> bool:
-    return isinstance(error, stripe.APIError) and (error.headers or {}).get("idempotent-replayed") == "true"
+    return isinstance(error, stripe.StripeError) and (error.headers or {}).get("idempotent-replayed") == "true"

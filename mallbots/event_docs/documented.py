@@ -85,6 +85,7 @@ _MEANINGS: Final = {
     "PaymentRefunded.amount_cents": "what was given back",
     "PaymentRefunded.method": "how it had been paid",
     "PaymentRefunded.reference": "the refund at the provider; null if it was cash",
+    "PaymentRefundFailed.amount_cents": "what was not given back",
     "OrderRefunded.amount_cents": "what is given back",
     "RefusedLine.quantity": "pieces that were asked for",
     "PickupReminded.number": "the number of the reminder",

@@ -40,6 +40,7 @@ from domains.payments.messages import (
     PaymentDeclined,
     PaymentHoldLapsed,
     PaymentRefunded,
+    PaymentRefundFailed,
     PaymentVoided,
 )
 from domains.published import stream_of
@@ -242,6 +243,17 @@ _STORY: Final = (
         ),
         4,
         f"payments.refund/{_REFUND_RUN}/2",
+    ),
+    _Told(
+        PaymentRefundFailed(
+            order_id=_ORDER,
+            refund_id=_REFUND,
+            amount_cents=599,
+            currency="USD",
+            reason="expired_or_canceled_card",
+        ),
+        5,
+        "provider/evt_01a20a12-7d41",
     ),
     # Depot
     _Told(ShoppingListScheduled(order_id=_ORDER, stops=_stops(_TEAS)), 1, f"depot.schedule/{_RUN}/4"),

@@ -268,6 +268,13 @@ def refunded(method: Any) -> Event:
             "took 12.48 USD in cash (20.00 USD tendered, 7.52 USD change)",
         ),
         (refunded("cash"), "the saga", "refunded 5.99 USD in cash: it was open"),
+        (
+            payments.PaymentRefundFailed(
+                order_id=ORDER, refund_id=new_id(), amount_cents=599, currency="USD", reason="lost_or_stolen_card"
+            ),
+            "the payment provider",
+            "could not give 5.99 USD back: lost or stolen card",
+        ),
         (depot.ShoppingListReleased(order_id=ORDER), "the saga", "released the shopping list to the robots"),
         (
             depot.ShoppingListReleased(order_id=ORDER, robot="r2"),

@@ -1,6 +1,7 @@
 """What the domains say that they publish is what they write."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from domains.orders.messages import (
 )
 from domains.orders.service import Orders
 from domains.payments.messages import AdjustPayment, CapturePayment, RefundPayment, VoidPayment
+from domains.payments.provider import ProviderEvent
 from domains.payments.sandbox import Sandbox
 from domains.payments.service import Payments
 from domains.published import PUBLISHED, stream_of
@@ -122,6 +124,7 @@ async def _write_those_of_payments(payments: Payments) -> None:
     await payments.adjust(AdjustPayment(order_id=paid.order_id, round=1, amount_cents=800))
     await payments.capture(CapturePayment(order_id=paid.order_id, attempt=1))
     await payments.refund(RefundPayment(order_id=paid.order_id, refund_id=refund_id, amount_cents=100))
+    await _tell_that_the_refund_failed(payments, paid.order_id, refund_id)
     voided = authorize()
     await payments.authorize(voided)
     await payments.void(VoidPayment(order_id=voided.order_id, reason="order_cancelled"))
@@ -131,6 +134,27 @@ async def _write_those_of_payments(payments: Payments) -> None:
     await payments.authorize(lapsing)
     with pytest.raises(Refused):
         await payments.capture(CapturePayment(order_id=lapsing.order_id, attempt=1))
+
+
+async def _tell_that_the_refund_failed(payments: Payments, order_id: UUID, refund_id: UUID) -> None:
+    view = await payments.view(order_id)
+    assert view is not None
+    assert view.reference is not None
+    reference = await payments._provider.refund(
+        order_id, refund_id, view.reference, 100, idempotency_key=f"refund-{refund_id}"
+    )
+    await payments.note_provider_event(
+        ProviderEvent(
+            f"evt_{new_id().hex}",
+            "refund_failed",
+            order_id,
+            view.reference,
+            100,
+            reason="expired_or_canceled_card",
+            refund_id=refund_id,
+            refund_reference=reference,
+        )
+    )
 
 
 async def _write_those_of_depot(depot: Depot) -> None:

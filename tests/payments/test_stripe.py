@@ -1,10 +1,12 @@
 """Stripe, over HTTP: what localstripe can do by it, the rest by recorded shapes."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from domains.payments.messages import CardPayment, Receipt
@@ -23,9 +25,13 @@ from kernel.errors import (
     Unavailable,
 )
 from kernel.ids import new_id
+from kernel.wording import format_money
+from mallbots.payment_provider import payment_provider
+from mallbots.settings import Settings
 from tests.payments.books import adjust, authorized, capture, cash, desk_card, events_of, refund, void
 from tests.payments.recorded import RecordedStripe, error, intent, refund_list, refund_shown
 from tests.samples import authorize
+from tests.waiting import eventually
 
 VISA = "pm_card_visa"
 CANNOT_CHARGE = "4000000000000341"
@@ -233,6 +239,9 @@ async def held(recorded: RecordedStripe, stripe: Stripe, intent_id: str) -> UUID
         (503, {}, ProviderTimeout),
         (400, error("invalid_request_error", param="currency"), Misconfigured),
         (400, error("invalid_request_error", param="payment_method"), "payment_declined"),
+        (400, error("invalid_request_error", param="amount"), "payment_declined"),
+        (400, error("invalid_request_error", code="amount_too_small"), "payment_declined"),
+        (400, error("invalid_request_error", code="amount_too_large"), "payment_declined"),
     ],
     ids=str,
 )
@@ -293,6 +302,128 @@ async def test_what_stripe_repeats_of_its_own_failure_is_asked_anew(
     assert keys[1] == "capture"
     assert keys[2] is not None
     assert keys[2].startswith("capture-")
+
+
+async def test_a_card_that_can_not_be_used_again_is_refused(
+    recorded: RecordedStripe, recorded_stripe: Stripe, database: Database, intent_id: str
+) -> None:
+    command = authorize(VISA)
+    recorded.answer(200, intent("requires_confirmation", intent_id))
+    recorded.answer(400, error("invalid_request_error", param="payment_method"))
+    recorded.answer(200, intent("requires_confirmation", intent_id))
+    with pytest.raises(Refused) as refused:
+        await Payments(database, recorded_stripe).authorize(command)
+    assert refused.value.refusal.code == "payment_declined"
+    assert await events_of(database, command.order_id) == ["PaymentDeclined"]
+
+
+async def times_out(asking: Awaitable[object]) -> None:
+    with pytest.raises(ProviderTimeout):
+        await asking
+
+
+def fail(recorded: RecordedStripe, *, repeats: int = 0) -> None:
+    """A failure of Stripe, which it repeats first under so many keys."""
+    for _ in range(repeats):
+        recorded.answer(500, error("api_error"), idempotent_replayed="true")
+    recorded.answer(500, error("api_error"))
+
+
+async def test_a_failure_that_stripe_repeats_does_not_keep_a_card_from_being_held(
+    recorded: RecordedStripe, recorded_stripe: Stripe, intent_id: str
+) -> None:
+    order_id, key = new_id(), f"key-{new_id()}"
+
+    async def ask() -> str:
+        return await recorded_stripe.authorize(order_id, VISA, 900, "USD", idempotency_key=key)
+
+    fail(recorded)
+    await times_out(ask())
+    fail(recorded, repeats=1)
+    await times_out(ask())
+    for _ in range(2):
+        recorded.answer(500, error("api_error"), idempotent_replayed="true")
+    recorded.answer(200, intent("requires_confirmation", intent_id))
+    recorded.answer(200, intent("requires_capture", intent_id))
+    assert await ask() == intent_id
+    keys = [key, key, f"{key}-1", key, f"{key}-1", f"{key}-2", f"confirm-{key}"]
+    assert [call.key for call in recorded.calls] == keys
+
+
+async def test_a_failure_that_stripe_repeats_does_not_keep_a_hold_from_being_raised(
+    recorded: RecordedStripe, recorded_stripe: Stripe, intent_id: str
+) -> None:
+    order_id = await held(recorded, recorded_stripe, intent_id)
+    recorded.answer(200, intent("requires_capture", intent_id))
+    recorded.answer(500, error("api_error"), idempotent_replayed="true")
+    recorded.answer(200, intent("requires_capture", intent_id, amount=1000))
+    await recorded_stripe.adjust(order_id, 1000, idempotency_key="adjust")
+    assert [call.key for call in recorded.calls[1:]] == ["adjust", "adjust-1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, error("api_error")), (400, error("invalid_request_error", code="balance_insufficient"))],
+    ids=["failure", "no balance"],
+)
+async def test_what_stripe_repeats_does_not_keep_a_refund_from_being_made(
+    recorded: RecordedStripe, recorded_stripe: Stripe, intent_id: str, status: int, body: dict[str, Any]
+) -> None:
+    order_id, refund_id = new_id(), new_id()
+
+    async def ask() -> str:
+        return await recorded_stripe.refund(order_id, refund_id, intent_id, 300, idempotency_key="refund")
+
+    recorded.answer(200, refund_list())
+    recorded.answer(status, body)
+    with pytest.raises((ProviderTimeout, Misconfigured)):
+        await ask()
+    recorded.answer(200, refund_list())
+    recorded.answer(status, body, idempotent_replayed="true")
+    recorded.answer(200, refund_shown("re_1", 300, refund_id=str(refund_id)))
+    assert await ask() == "re_1"
+    assert [call.key for call in recorded.calls if call.method == "POST"] == ["refund", "refund", "refund-1"]
+
+
+async def test_keys_come_to_an_end(recorded: RecordedStripe, recorded_stripe: Stripe) -> None:
+    fail(recorded, repeats=40)
+    await times_out(recorded_stripe.authorize(new_id(), VISA, 900, "USD", idempotency_key=f"key-{new_id()}"))
+    assert len({call.key for call in recorded.calls}) == len(recorded.calls) == 21
+
+
+async def test_a_card_is_not_used_for_a_payment_that_was_voided_meanwhile(
+    recorded: RecordedStripe, recorded_stripe: Stripe, database: Database, intent_id: str
+) -> None:
+    payments, command = Payments(database, recorded_stripe), authorize(VISA)
+    recorded.be_silent()
+    asking = asyncio.create_task(payments.authorize(command))
+    await eventually(lambda: bool(recorded.calls))
+    await payments.void(void(command.order_id))
+    with pytest.raises(ProviderTimeout):
+        await asking
+    # The attempt that goes on where the void did not see it: before anything was written down.
+    recorded.answer(200, intent("requires_confirmation", intent_id))
+    with pytest.raises(OrderClosed):
+        await recorded_stripe.authorize(
+            command.order_id, VISA, 900, "USD", idempotency_key=f"authorize-{command.order_id}"
+        )
+    assert [call.path for call in recorded.calls] == ["/v1/payment_intents"] * 2
+
+
+@pytest.mark.parametrize("currency", ["UGX", "MGA", "ISK", "BHD", "JOD", "KWD", "OMR", "TND"])
+def test_a_currency_that_stripe_counts_in_units_of_its_own_is_not_supported(
+    database: Database, currency: str
+) -> None:
+    settings = Settings(payment_provider="stripe", stripe_api_key=SecretStr("sk_test_x"), currency=currency)
+    with pytest.raises(Misconfigured, match=f"Stripe counts {currency} in units of its own"):
+        payment_provider(settings, lambda _: database)
+
+
+@pytest.mark.parametrize(
+    ("currency", "shown"), [("USD", "12.34"), ("XOF", "1234"), ("TND", "1.234"), ("UYW", "0.1234")]
+)
+def test_an_amount_has_as_many_digits_after_the_point_as_its_currency(currency: str, shown: str) -> None:
+    assert format_money(1234, currency) == f"{shown} {currency}"
 
 
 async def test_a_part_is_captured_and_stripe_says_how_much(

@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from api.problems import install_problems
 from api.webhooks.stripe import router
+from domains.payments.messages import RefundPayment
 from domains.payments.sandbox import Sandbox
 from domains.payments.service import Payments
 from kernel.database import Database
@@ -244,6 +245,52 @@ async def test_a_refund_that_we_did_not_hear_of_is_told_by_the_webhook(
     await payments.refund(command)
     found = await books(database, order_id)
     assert (found.refunded_cents, found.provider_refunded) == (300, 300)
+
+
+def of_refund(kind: str, command: RefundPayment, reference: str, status: str, **more: Any) -> dict[str, Any]:
+    return event(
+        kind,
+        command.order_id,
+        id="re_1",
+        payment_intent=reference,
+        amount=command.amount_cents,
+        status=status,
+        metadata={"refund_id": str(command.refund_id)},
+        **more,
+    )
+
+
+@pytest.mark.parametrize("kind", ["refund.failed", "refund.updated"])
+async def test_a_refund_that_fails_later_is_no_longer_booked(
+    webhook: httpx.AsyncClient, payments: Payments, database: Database, kind: str
+) -> None:
+    order_id = await paid(payments)
+    reference, command = await reference_of(payments, order_id), refund(order_id, 300)
+    failed = of_refund(kind, command, reference, "failed", failure_reason="expired_or_canceled_card")
+    made = of_refund("refund.created", command, reference, "pending")
+    # What comes before the refund is booked comes again; what was said before it failed counts no more.
+    told = [await post(webhook, one) for one in (failed, made, failed, failed, made)]
+    told.append(await post(webhook, of_refund("refund.updated", command, reference, "succeeded")))
+    told.append(await post(webhook, of_refund("refund.failed", command, reference, "failed")))
+    assert told == [503] + [204] * 6
+    assert (await books(database, order_id)).refunded_cents == 0
+    assert (await events_of(database, order_id))[2:] == ["PaymentRefunded", "PaymentRefundFailed"]
+    with pytest.raises(Refused) as refused:
+        await payments.refund(command)
+    assert refused.value.refusal.code == "not_refundable"
+
+
+async def test_a_failed_refund_that_is_not_ours_takes_nothing_out(
+    webhook: httpx.AsyncClient, payments: Payments, database: Database
+) -> None:
+    order_id = await paid(payments)
+    command = refund(order_id, 300)
+    await payments.refund(command)
+    for reference in ("pi_surplus", await reference_of(payments, order_id)):
+        # The second is of the payment, but not the refund that was booked.
+        assert await post(webhook, of_refund("refund.failed", command, reference, "failed")) == 204
+    assert (await books(database, order_id)).refunded_cents == 300
+    assert "PaymentRefundFailed" not in await events_of(database, order_id)
 
 
 async def test_what_is_told_belongs_to_the_story_of_its_order(
