@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +125,7 @@ async def test_every_order_ends_although_robots_are_killed_at_random(
     report = await replay(settings, mine, cards=CARDS, if_missing=WISHES, patience=60)
     assert (report.approved, report.failed) == (len(mine), {})
     to_shop = (await statuses(orders))["approved"]
+    began = time.monotonic()
     with robots(mall, 20 if file else 5) as fleet:
         for kill in range(kills):
             left = to_shop - to_shop * (kill + 1) // (kills + 2) - dice.randrange(3)
@@ -140,6 +142,7 @@ async def test_every_order_ends_although_robots_are_killed_at_random(
 
         await eventually(all_are_shopped, timeout=600 if file else 60)
 
+    shopped = time.monotonic() - began
     desk = await hand_over_ready(settings, clerk="bea")
     declined = len([number for number in range(len(mine)) if CARDS[number % len(CARDS)] in NEVER_CAPTURED])
     assert sum(desk.failed.values()) <= declined
@@ -149,6 +152,7 @@ async def test_every_order_ends_although_robots_are_killed_at_random(
     ended = await statuses(orders)
     assert ended["approved"] == ended["ready"] == 0
     assert (await audit(settings)).findings == []
+    print(f"\n{report.model_dump_json()}\n{to_shop} shopped in {shopped:.0f} s; {desk}; {dict(ended)}")  # noqa: T201
     async with databases("depot").transaction() as connection:
         held = text(
             "SELECT count(*) FROM depot.shopping_lists WHERE status IN ('assigned', 'collected', 'released')"
