@@ -113,6 +113,12 @@ class HandOverUnderWay(Conflict):
     code = "hand_over_under_way"
 
 
+class NotStuck(Conflict):
+    """Nothing is stuck here, or not this, so there is nothing to retry or to skip."""
+
+    code = "not_stuck"
+
+
 class ListLost(Conflict):
     """The robot does not hold this shopping list (any more): it was silent for too long, or was recalled."""
 

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -34,6 +36,7 @@ from kernel.errors import (
     MallError,
     NotFound,
     NotReady,
+    NotStuck,
     OrderClosed,
     Refusal,
     Refused,
@@ -50,7 +53,7 @@ from workflows.order import OrderWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.steps import WORKFLOW_QUEUE
 
-_RPC_TIMEOUT: Final = timedelta(seconds=3)
+RPC_TIMEOUT: Final = timedelta(seconds=3)
 
 
 class OrderSagas:
@@ -89,7 +92,7 @@ class OrderSagas:
         except (WorkflowUpdateFailedError, WorkflowAlreadyStartedError) as error:
             raise NotFound(f"order {request.order_id} ended without an answer") from error
         except RPCError as error:
-            raise _as_unavailable(error) from error
+            raise as_unavailable(error) from error
         finally:
             _take_error(start)
 
@@ -102,7 +105,7 @@ class OrderSagas:
         """
         handle = self._handle(order_id)
         try:
-            await handle.signal(OrderWorkflow.cancel, cancellation, rpc_timeout=_RPC_TIMEOUT)
+            await handle.signal(OrderWorkflow.cancel, cancellation, rpc_timeout=RPC_TIMEOUT)
             if cancellation.by == "customer":
                 await self._check_cancelled(handle)
             async with asyncio.timeout(timeout.total_seconds()):
@@ -113,7 +116,7 @@ class OrderSagas:
             return True
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
-                raise _as_unavailable(error) from error
+                raise as_unavailable(error) from error
         return True
 
     async def hand_over(
@@ -136,10 +139,10 @@ class OrderSagas:
         except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
             return None
         except WorkflowUpdateFailedError as error:
-            raise _as_mall_error(error) from error
+            raise as_mall_error(error) from error
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
-                raise _as_unavailable(error) from error
+                raise as_unavailable(error) from error
             raise OrderClosed(f"order {order_id} has ended") from error
 
     async def refund(self, request: RefundOrder, *, timeout: timedelta) -> RefundOutcome | None:
@@ -157,14 +160,14 @@ class OrderSagas:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=f"refund of order {request.order_id}, by {request.by}",
-                rpc_timeout=_RPC_TIMEOUT,
+                rpc_timeout=RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:
             handle = self._client.get_workflow_handle_for(
                 RefundWorkflow.run, refund_workflow_id(request.refund_id)
             )
         except RPCError as error:
-            raise _as_unavailable(error) from error
+            raise as_unavailable(error) from error
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 outcome = await handle.result()
@@ -173,7 +176,7 @@ class OrderSagas:
         except WorkflowFailureError as error:
             raise Unavailable(f"refund {request.refund_id} was ended by an operator: ask them") from error
         except RPCError as error:
-            raise _as_unavailable(error) from error
+            raise as_unavailable(error) from error
         if _as_asked(outcome.asked) != _as_asked(request.lines):
             raise IdempotencyKeyReused("this refund was asked for with other lines before: ask for a new one")
         return outcome
@@ -186,8 +189,8 @@ class OrderSagas:
         """
         handle = self._handle(order_id)
         try:
-            account = await handle.query(OrderWorkflow.saga, rpc_timeout=_RPC_TIMEOUT)
-            description = await handle.describe(rpc_timeout=_RPC_TIMEOUT)
+            account = await handle.query(OrderWorkflow.saga, rpc_timeout=RPC_TIMEOUT)
+            description = await handle.describe(rpc_timeout=RPC_TIMEOUT)
         except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
             raise Unavailable(f"the workflow of order {order_id} can not tell: {error}") from error
         except RPCError as error:
@@ -198,7 +201,7 @@ class OrderSagas:
                 raise Unavailable(
                     f"no worker answers for the workflow of order {order_id}: start one with `mallbots worker`"
                 ) from error
-            raise _as_unavailable(error) from error
+            raise as_unavailable(error) from error
         pending = {
             activity.activity_type.name: activity for activity in description.raw_description.pending_activities
         }
@@ -206,7 +209,8 @@ class OrderSagas:
             for action in (step, step.undo):
                 if action and action.state == "running" and action.activity in pending:
                     action.attempts = pending[action.activity].attempt
-                    action.error = pending[action.activity].last_failure.message or action.error
+                    action.error = last_failure(pending[action.activity]) or action.error
+                    action.next_attempt_at = next_attempt(pending[action.activity])
         return account
 
     def _handle(self, order_id: UUID) -> WorkflowHandle[OrderWorkflow, OrderOutcome]:
@@ -216,7 +220,7 @@ class OrderSagas:
         """Raise `ShoppingBegan` if the workflow says that it was too late; while nobody answers for it, that is
         decided when somebody does."""
         try:
-            account = await handle.query(OrderWorkflow.saga, rpc_timeout=_RPC_TIMEOUT)
+            account = await handle.query(OrderWorkflow.saga, rpc_timeout=RPC_TIMEOUT)
         except (WorkflowQueryFailedError, WorkflowQueryRejectedError, RPCError):
             return
         if account.status in ("shopping", "ready", "handing_over"):
@@ -224,9 +228,29 @@ class OrderSagas:
 
     async def _check_started(self, order_id: UUID) -> None:
         try:
-            await self._handle(order_id).describe(rpc_timeout=_RPC_TIMEOUT)
+            await self._handle(order_id).describe(rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
-            raise _as_unavailable(error) from error
+            raise as_unavailable(error) from error
+
+
+def last_failure(activity: PendingActivityInfo) -> str:
+    """Why its last attempt failed; empty if none has."""
+    failure = activity.last_failure
+    # A long one the server keeps as the cause of its own.
+    return (
+        failure.cause.message
+        if failure.HasField("server_failure_info") and failure.cause.message
+        else failure.message
+    )
+
+
+def next_attempt(activity: PendingActivityInfo) -> datetime | None:
+    """When an activity that waits for that is tried again."""
+    if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED and activity.HasField(
+        "next_attempt_schedule_time"
+    ):
+        return activity.next_attempt_schedule_time.ToDatetime(UTC)
+    return None
 
 
 def _take_error(start: WithStartWorkflowOperation[OrderWorkflow, OrderOutcome]) -> None:
@@ -249,7 +273,7 @@ def _as_asked(lines: Sequence[Pieces] | None) -> dict[str, int] | None:
     return None if lines is None else pieces_by_sku(lines)
 
 
-def _as_mall_error(error: WorkflowUpdateFailedError) -> MallError:
+def as_mall_error(error: WorkflowUpdateFailedError) -> MallError:
     """The error of our tree that an update failed with."""
     cause = error.cause
     if not isinstance(cause, ApplicationError):
@@ -263,11 +287,11 @@ def _as_mall_error(error: WorkflowUpdateFailedError) -> MallError:
         case InvalidInput.code | WrongPickupCode.code:
             kind = WrongPickupCode if cause.type == WrongPickupCode.code else InvalidInput
             return kind(cause.message, str(detail) if detail else None)
-        case NotReady.code | HandOverUnderWay.code | OrderClosed.code:
-            known: tuple[type[MallError], ...] = (NotReady, HandOverUnderWay, OrderClosed)
+        case NotReady.code | NotStuck.code | HandOverUnderWay.code | OrderClosed.code:
+            known: tuple[type[MallError], ...] = (NotReady, NotStuck, HandOverUnderWay, OrderClosed)
             return next(kind for kind in known if kind.code == cause.type)(cause.message)
     return Unavailable(cause.message or "the payment could not be taken: try again, or let it be paid otherwise")
 
 
-def _as_unavailable(error: RPCError) -> Unavailable:
+def as_unavailable(error: RPCError) -> Unavailable:
     return Unavailable(f"Temporal did not answer ({error.status.name.lower()}): try again")

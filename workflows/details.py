@@ -12,12 +12,16 @@ _TIME: Final = "%Y-%m-%d %H:%M UTC"
 
 
 def as_markdown(account: SagaAccount) -> str:
-    """Why the order is undone, what is stuck, where the order is, and a table of its steps."""
+    """What was skipped, why the order is undone, what is stuck, where the order is, and a table of its steps."""
     lines = []
+    actions = [action for step in account.steps for action in (step, step.undo) if action]
+    for action in actions:
+        if action.state == "skipped":
+            why = f"{action.skipped_because} (it failed with: {action.error})"
+            lines += [f"**{action.activity} was skipped by {action.skipped_by}**, it is not undone: {why}", ""]
     if account.cause:
         lines += [f"**{reason_of(account.cause)}** {_why(account.cause)}", ""]
     if account.stuck:
-        actions = (action for step in account.steps for action in (step, step.undo) if action)
         error = next((action.error for action in actions if action.activity == account.stuck), None)
         lines += [f"**Stuck at {account.stuck}**, tried on without end: {error}", ""]
     where = [account.status.replace("_", " ")]

@@ -55,6 +55,14 @@ class HandOver(Message):
     by: str
 
 
+class SkipUndo(Message):
+    """A person (`by`) says that this undo can never work, and why the saga is to go on without it."""
+
+    activity: str
+    reason: str
+    by: str
+
+
 class RefundOutcome(Message):
     """How a refund ended: what was given back, or why nothing was. `asked` is what was asked for."""
 
@@ -64,11 +72,13 @@ class RefundOutcome(Message):
     refusal: Refusal | None = None
 
 
-StepState = Literal["planned", "running", "done", "refused", "failed", "cancelled"]
+StepState = Literal["planned", "running", "done", "refused", "failed", "cancelled", "skipped"]
 
 
 class ActionAccount(BaseModel):
-    """One activity's part in the saga: `error` is the last failure known, also of one that is being retried."""
+    """One activity's part in the saga: `error` is the last failure known, also of one that is being retried or was
+    skipped. `attempts` counts from when somebody last let it be retried at once; `next_attempt_at` is told while
+    it waits for the next."""
 
     activity: str
     state: StepState = "planned"
@@ -76,6 +86,9 @@ class ActionAccount(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
+    next_attempt_at: datetime | None = None
+    skipped_by: str | None = None
+    skipped_because: str | None = None
 
 
 class StepAccount(ActionAccount):
@@ -107,4 +120,13 @@ class SagaAccount(BaseModel):
     picked: int | None = None
     pieces: int | None = None
     pickup_until: datetime | None = None
+    steps: list[StepAccount]
+
+
+class RefundAccount(BaseModel):
+    """The workflow's own account of a refund."""
+
+    order_id: UUID
+    refund_id: UUID
+    stuck: str | None = None
     steps: list[StepAccount]

@@ -51,6 +51,7 @@ with workflow.unsafe.imports_passed_through():
     from kernel.errors import (
         InvalidInput,
         NotReady,
+        NotStuck,
         OrderClosed,
         Refusal,
     )
@@ -59,7 +60,15 @@ with workflow.unsafe.imports_passed_through():
     from workflows.attributes import ORDER_STATUS, ROBOT, TOTAL_CENTS
     from workflows.desk import Attempt, Desk, fail
     from workflows.details import as_markdown
-    from workflows.messages import Cause, HandOver, OrderOutcome, OrderRequest, SagaAccount
+    from workflows.messages import (
+        ActionAccount,
+        Cause,
+        HandOver,
+        OrderOutcome,
+        OrderRequest,
+        SagaAccount,
+        SkipUndo,
+    )
     from workflows.saga import Saga, SagaEnded, StepFailed, StepRefused, persevere, raise_if_cancelled, reason_of
     from workflows.steps import (
         ADJUST_ORDER,
@@ -365,6 +374,31 @@ class OrderWorkflow:
         if self._pickup_until is None:
             fail(NotReady("the order is not at the desk yet"))
         self._desk.check()
+
+    @workflow.update(description="Go on without the undo that is stuck and can never work")
+    async def skip_undo(self, skip: SkipUndo) -> ActionAccount:
+        """The undo's account: `skipped`, or `done` if it went through at the last moment."""
+        return await self._saga.skip(skip)
+
+    @skip_undo.validator
+    def _can_be_skipped(self, skip: SkipUndo) -> None:
+        if not skip.reason.strip():
+            fail(InvalidInput("say why it can never work", "reason"), "reason")
+        if skip.activity in PLACE.undos:
+            why = "ends the order: without it the order would be live for ever. Mend Orders, and retry it"
+            fail(InvalidInput(f"{skip.activity} {why}", "activity"), "activity")
+        if not self._saga.may_be_skipped(skip.activity):
+            fail(NotStuck(f"{skip.activity} is not an undo that is stuck now"))
+
+    @workflow.update(description="Try what failed for good again at once, for it was mended")
+    async def retry_now(self) -> str:
+        """The activity that is tried again."""
+        return self._saga.retry_now()
+
+    @retry_now.validator
+    def _waits_for_good(self) -> None:
+        if self._saga.waits_for_good is None:
+            fail(NotStuck("nothing of the order waits to be tried again"))
 
     @workflow.signal(description="Cancel the order: everything that was done is undone")
     async def cancel(self, cancellation: Cancellation) -> None:

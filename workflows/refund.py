@@ -5,8 +5,10 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from domains.orders.messages import Refund, RefundOrder, WithdrawRefund
     from domains.payments.messages import RefundPayment
+    from kernel.errors import NotStuck
     from kernel.wording import count, format_money
-    from workflows.messages import RefundOutcome
+    from workflows.desk import fail
+    from workflows.messages import RefundAccount, RefundOutcome
     from workflows.saga import Saga, StepRefused, persevere, reason_of
     from workflows.steps import REFUND, REFUND_ORDER, REFUND_PAYMENT
 
@@ -17,6 +19,7 @@ class RefundWorkflow:
 
     @workflow.init
     def __init__(self, request: RefundOrder) -> None:
+        self._request = request
         self._saga = Saga(REFUND, changed=lambda: None)
 
     @workflow.run
@@ -25,6 +28,26 @@ class RefundWorkflow:
         way can not be called back."""
         outcome: RefundOutcome = await persevere(self._give_back(request))
         return outcome
+
+    @workflow.update(description="Try what failed for good again at once, for it was mended")
+    async def retry_now(self) -> str:
+        """The activity that is tried again."""
+        return self._saga.retry_now()
+
+    @retry_now.validator
+    def _waits_for_good(self) -> None:
+        if self._saga.waits_for_good is None:
+            fail(NotStuck("nothing of the refund waits to be tried again"))
+
+    @workflow.query(description="Every step with its state, attempts, times and undo")
+    def saga(self) -> RefundAccount:
+        """The workflow's own account of the refund."""
+        return RefundAccount(
+            order_id=self._request.order_id,
+            refund_id=self._request.refund_id,
+            stuck=self._saga.stuck,
+            steps=self._saga.accounts,
+        )
 
     async def _give_back(self, request: RefundOrder) -> RefundOutcome:
         order_id, refund_id = request.order_id, request.refund_id

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -14,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from kernel.messages import Cancellation, Done, Expiry, Failed, Message
     from workflows.attributes import STUCK
     from workflows.ids import activity_id
-    from workflows.messages import ActionAccount, Cause, StepAccount, StepState
+    from workflows.messages import ActionAccount, Cause, SkipUndo, StepAccount, StepState
     from workflows.steps import PATIENCE, Step
 
 Reply = TypeVar("Reply")
@@ -58,13 +59,17 @@ class _Compensation:
 
 class Saga:
     """The steps of one order as they are done and undone. `accounts` tells of each, `stuck` names the activity
-    that has been failing for longer than `PATIENCE`; `changed` is called whenever either is new."""
+    that has been failing for longer than `PATIENCE`; `changed` is called whenever either is new. `waits_for_good`
+    names the activity whose failure no retry mends, while nothing is tried."""
 
     def __init__(self, story: Sequence[Step[Any]], changed: Callable[[], None]) -> None:
         self.accounts = [StepAccount(activity=step.activity) for step in story]
         self.stuck: str | None = None
+        self.waits_for_good: str | None = None
         self._changed = changed
         self._compensations: list[_Compensation] = []
+        self._undoing: asyncio.Task[Any] | None = None
+        self._skip: SkipUndo | None = None
 
     async def do(
         self,
@@ -112,7 +117,28 @@ class Saga:
         undone."""
         return await persevere(self._undo(cause))
 
+    def retry_now(self) -> str:
+        """Let what `waits_for_good` be tried again at once. Returns the activity."""
+        activity, self.waits_for_good = self.waits_for_good, None
+        assert activity is not None
+        return activity
+
+    def may_be_skipped(self, activity: str) -> bool:
+        """Whether this is the undo that is stuck, and nobody has skipped it yet."""
+        undoing = self._undoing is not None and self._compensations[-1].account.activity == activity
+        return undoing and self.stuck == activity and self._skip is None
+
+    async def skip(self, skip: SkipUndo) -> ActionAccount:
+        """Go on without the undo that is stuck. Returns its account: `skipped`, or `done` if an attempt that was
+        on its way went through all the same."""
+        assert self._undoing is not None
+        self._skip, account = skip, self._compensations[-1].account
+        self._undoing.cancel()
+        await workflow.wait_condition(lambda: account.state != "running")
+        return account
+
     async def _undo(self, cause: Cause) -> Any:
+        self._undoing = asyncio.current_task()
         reply: Any = None
         while self._compensations:
             compensation = self._compensations[-1]
@@ -121,10 +147,19 @@ class Saga:
             compensation.account.activity = activity
             command = compensation.command(cause)
             summary = f"undo {step.activity}: {reason_of(cause)}"
-            reply = await self._act(activity, step, command, step.undo_reply, compensation.account, summary)
-            if compensation.undone:
-                compensation.undone(reply)
+            try:
+                reply = await self._act(activity, step, command, step.undo_reply, compensation.account, summary)
+                if compensation.undone:
+                    compensation.undone(reply)
+            except asyncio.CancelledError:
+                if self._skip is None:
+                    raise
+            if self._skip is not None:
+                self._skip = None
+                assert self._undoing is not None
+                self._undoing.uncancel()
             self._compensations.pop()
+        self._undoing = None
         return reply
 
     def _account(self, step: Step[Any]) -> StepAccount:
@@ -158,7 +193,9 @@ class Saga:
             self._finish(account, "failed", failed.failed.message)
             raise
         except asyncio.CancelledError:
-            self._finish(account, "cancelled", account.error)
+            if self._skip is not None:
+                account.skipped_by, account.skipped_because = self._skip.by, self._skip.reason
+            self._finish(account, "skipped" if self._skip else "cancelled", account.error)
             raise
         self._finish(account, "done", None)
         account.attempts += done.attempts
@@ -219,9 +256,22 @@ class Saga:
                     raise StepFailed(failed) from error
                 if account.error is not None:
                     # Only what no retry mends ends a round without end: wait for whoever can mend it.
-                    await workflow.sleep(patience, summary=f"{activity} failed for good; it is tried again")
+                    await self._wait_for_good(activity, patience)
                 account.error = failed.message
                 self._set_stuck(activity)
+
+    async def _wait_for_good(self, activity: str, patience: timedelta) -> None:
+        """Wait until somebody says that it was mended, but not for ever."""
+        self.waits_for_good = activity
+        try:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self.waits_for_good is None,
+                    timeout=patience,
+                    timeout_summary=f"{activity} failed for good; it is tried again",
+                )
+        finally:
+            self.waits_for_good = None
 
     def _set_stuck(self, activity: str | None) -> None:
         if activity != self.stuck:

@@ -55,6 +55,12 @@ class Step(Generic[Reply]):
         return timedelta(seconds=self.attempt)
 
     @property
+    def undos(self) -> frozenset[str]:
+        """The activities that undo it, whatever the cause."""
+        undos = (self.undo, self.undo_if_cancelled, self.undo_if_expired)
+        return frozenset(undo for undo in undos if undo is not None)
+
+    @property
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(
             initial_interval=timedelta(seconds=self.first),
@@ -101,3 +107,6 @@ IF_MISSING: Final = (ADJUST_STOCK, ADJUST_PAYMENT, DROP_SUBSTITUTES, ADJUST_ORDE
 """What is done besides when a robot does not find something."""
 REFUND: Final = (REFUND_ORDER, REFUND_PAYMENT)
 """The steps of a refund."""
+SKIPPABLE: Final = frozenset(undo for step in STORY if step is not PLACE for undo in step.undos)
+"""The undos that a person may let be skipped when they can never work. What undoes the first step ends the order
+in Orders: without it the order would be live for ever."""

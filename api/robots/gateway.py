@@ -203,6 +203,9 @@ class RobotGateway(AutomationServicer):
     async def _tell_news(self, sessions: list[Session]) -> None:
         if sessions:
             glances = {one.robot: one for one in await self._depot.glances(one.robot for one in sessions)}
+            for session in sessions:
+                # One that staff let rest would ask in vain, in place of another.
+                session.rests = (seen := glances.get(session.robot)) is not None and seen.status == "on_break"
             await self._with_each(
                 [
                     (session, glance)
@@ -224,7 +227,11 @@ class RobotGateway(AutomationServicer):
 
     async def _hand_out(self) -> None:
         """Let as many robots ask for a list as there are, whoever has waited longest first."""
-        ready = [(one.ready_since, one) for one in self._sessions.values() if one.ready_since is not None]
+        ready = [
+            (one.ready_since, one)
+            for one in self._sessions.values()
+            if one.ready_since is not None and not one.rests
+        ]
         if ready:
             ready.sort(key=lambda pair: pair[0])
             waiting = await self._depot.waiting(len(ready))

@@ -25,7 +25,7 @@ class Session:
     """A stream, from its beginning. Not `welcomed` until the robot said hello.
 
     `heard_at` is when it was heard of last, by the loop's clock; `ready_since` is when it asked for the list that
-    it waits for; `order_id` is that of the list that it was told to do something about.
+    it waits for, in vain while it `rests`; `order_id` is that of the list that it was told to do something about.
     """
 
     def __init__(self, robot: str, depot: Depot, teller: Teller) -> None:
@@ -40,6 +40,7 @@ class Session:
         self.welcomed = False
         self.heard_at = self._now()
         self.ready_since: float | None = None
+        self.rests = False
         self._known: _Known | None = None
         self._closed = False
         self._depot = depot
@@ -213,6 +214,8 @@ class Session:
     async def _recall(self, order_id: UUID) -> None:
         recalled = await self._depot.recalled(self.robot, order_id)
         self._send(wire.recall(recalled))
+        if (lost := recalled.lost) and lost.shop_round is not None:
+            self._teller.shopped(order_id, lost.shop_round, lost.result)
         self._known = (order_id, "cancelled", 0) if recalled.carried else None
 
     async def _recall_quietly(self, order_id: str) -> None:

@@ -24,16 +24,31 @@ class Window(BaseModel):
     until: datetime = Field(serialization_alias="to")
 
 
-class Minute(BaseModel):
-    """How many orders were placed, and how many came to what, in a minute."""
+class Counts(BaseModel):
+    """How many orders were placed, and how many came to what."""
 
-    minute: datetime
     placed: int
     approved: int
     rejected: int
     cancelled: int
     completed: int
     expired: int
+
+
+class Minute(Counts):
+    """Orders in the minute, or the longer step, that begins so."""
+
+    minute: datetime
+
+
+class StoreSales(BaseModel):
+    """What a store sold, counted as `Sales` are."""
+
+    store: str
+    currency: Currency
+    pieces: int
+    cents: int = Field(description="In minor units of the currency")
+    refunded_cents: int = Field(description="What was refunded of it since, and is not in `cents` any more")
 
 
 class Sales(BaseModel):
@@ -74,6 +89,12 @@ class Took(BaseModel):
     p95_seconds: float | None
 
 
+class TookInStep(Took):
+    """How long orders took that became ready in the minute, or the longer step, that begins so."""
+
+    minute: datetime
+
+
 class Times(BaseModel):
     """From placed to ready, of orders that became ready in the window; to completed, of those completed in it."""
 
@@ -92,24 +113,31 @@ class RobotUse(BaseModel):
     pieces_picked: int
 
 
-_MINUTES = """
-SELECT date_trunc('minute', at, 'UTC') AS minute, count(*) FILTER (WHERE what = 'placed') AS placed,
- count(*) FILTER (WHERE what = 'approved') AS approved, count(*) FILTER (WHERE what = 'rejected') AS rejected,
- count(*) FILTER (WHERE what = 'cancelled') AS cancelled, count(*) FILTER (WHERE what = 'completed') AS completed,
- count(*) FILTER (WHERE what = 'expired') AS expired
+# Steps are counted from the window's beginning, so that they are those of whoever asks, in any time zone.
+_STEP = "date_bin(make_interval(mins => :step), {at}, date_trunc('minute', CAST(:since AS timestamptz), 'UTC'))"
+_COUNTS = """
+ count(*) FILTER (WHERE what = 'placed') AS placed, count(*) FILTER (WHERE what = 'approved') AS approved,
+ count(*) FILTER (WHERE what = 'rejected') AS rejected, count(*) FILTER (WHERE what = 'cancelled') AS cancelled,
+ count(*) FILTER (WHERE what = 'completed') AS completed, count(*) FILTER (WHERE what = 'expired') AS expired
 FROM analytics.orders, LATERAL (VALUES ('placed', placed_at), ('approved', approved_at), ('rejected', rejected_at),
  ('cancelled', cancelled_at), ('completed', completed_at), ('expired', expired_at)) AS reached (what, at)
-WHERE at >= :since AND at < :until GROUP BY 1 ORDER BY 1 LIMIT :limit
+WHERE at >= :since AND at < :until
 """
-_SALES = """
-SELECT store, date_trunc('hour', sold_at, 'UTC') AS hour, currency, sum(quantity)::bigint AS pieces,
- sum(cents)::bigint AS cents, sum(refunded_cents)::bigint AS refunded_cents
+_MINUTES = f"SELECT {_STEP.format(at='at')} AS minute, {_COUNTS} GROUP BY 1 ORDER BY 1 LIMIT :limit"
+_SOLD = """
+ currency, sum(quantity)::bigint AS pieces, sum(cents)::bigint AS cents,
+ sum(refunded_cents)::bigint AS refunded_cents
 FROM (
  SELECT store, sold_at, currency, quantity, cents, 0 AS refunded_cents FROM analytics.sale_lines
  UNION ALL
  SELECT store, sold_at, currency, -quantity, -cents, cents FROM analytics.refund_lines WHERE withdrawn_at IS NULL
-) AS lines WHERE sold_at >= :since AND sold_at < :until GROUP BY 1, 2, 3 ORDER BY 2, 1, 3 LIMIT :limit
+) AS lines WHERE sold_at >= :since AND sold_at < :until
 """
+_SALES = (
+    f"SELECT store, date_trunc('hour', sold_at, 'UTC') AS hour, {_SOLD}"
+    " GROUP BY 1, 2, 3 ORDER BY 2, 1, 3 LIMIT :limit"
+)
+_SALES_BY_STORE = f"SELECT store, {_SOLD} GROUP BY 1, 2 ORDER BY cents DESC, 1, 2 LIMIT :limit"
 _REFUSALS = """
 SELECT refusal_code AS code, count(*) AS orders FROM analytics.orders
 WHERE rejected_at >= :since AND rejected_at < :until GROUP BY 1 ORDER BY 2 DESC, 1
@@ -122,11 +150,14 @@ FROM analytics.missing_items WHERE missing_at >= :since AND missing_at < :until
 GROUP BY sku ORDER BY pieces DESC, sku LIMIT :limit
 """
 _TOOK = """
-SELECT count(*) AS orders, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS p50_seconds,
+ count(*) AS orders, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS p50_seconds,
  percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds) AS p95_seconds
-FROM (SELECT extract(epoch FROM {end} - placed_at)::float AS seconds FROM analytics.orders
+FROM (SELECT {end} AS at, extract(epoch FROM {end} - placed_at)::float AS seconds FROM analytics.orders
  WHERE {end} >= :since AND {end} < :until) AS took
 """
+_READY_IN_STEPS = (
+    f"SELECT {_STEP.format(at='at')} AS minute, {_TOOK.format(end='ready_at')} GROUP BY 1 ORDER BY 1 LIMIT :limit"
+)
 _ROBOTS = """
 WITH online AS (
  SELECT robot, sum(extract(epoch FROM least(coalesce(offline_at, :now), :until) - greatest(online_at, :since)))
@@ -156,13 +187,22 @@ class Analytics:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def orders(self, window: Window, limit: int) -> list[Minute]:
-        """Orders a minute, the oldest first; a minute in which nothing happened is left out."""
-        return await self._read(Minute, _MINUTES, window, limit=limit)
+    async def orders(self, window: Window, limit: int, step: int = 1) -> list[Minute]:
+        """Orders in each `step` minutes, the oldest first; those in which nothing happened are left out."""
+        return await self._read(Minute, _MINUTES, window, limit=limit, step=step)
+
+    async def counts(self, window: Window) -> Counts:
+        """All orders of the window."""
+        (counts,) = await self._read(Counts, f"SELECT {_COUNTS}", window)
+        return counts
 
     async def sales(self, window: Window, limit: int) -> list[Sales]:
         """Sales by store and hour, the oldest first."""
         return await self._read(Sales, _SALES, window, limit=limit)
+
+    async def sales_by_store(self, window: Window, limit: int) -> list[StoreSales]:
+        """Sales by store, the largest first."""
+        return await self._read(StoreSales, _SALES_BY_STORE, window, limit=limit)
 
     async def refusals(self, window: Window) -> list[Refusals]:
         """Refused orders by reason, the most frequent first."""
@@ -174,9 +214,13 @@ class Analytics:
 
     async def times(self, window: Window) -> Times:
         """How long orders took."""
-        (ready,) = await self._read(Took, _TOOK.format(end="ready_at"), window)
-        (completed,) = await self._read(Took, _TOOK.format(end="completed_at"), window)
+        (ready,) = await self._read(Took, f"SELECT {_TOOK.format(end='ready_at')}", window)
+        (completed,) = await self._read(Took, f"SELECT {_TOOK.format(end='completed_at')}", window)
         return Times(to_ready=ready, to_completed=completed)
+
+    async def times_to_ready(self, window: Window, limit: int, step: int) -> list[TookInStep]:
+        """From placed to ready, in each `step` minutes in which orders became so, the oldest first."""
+        return await self._read(TookInStep, _READY_IN_STEPS, window, limit=limit, step=step)
 
     async def robots(self, window: Window) -> list[RobotUse]:
         """What each robot did, by name. Who is online or busy now is so until now."""

@@ -58,6 +58,7 @@ class NotificationRow(SQLModel, table=True):
         CheckConstraint(f"kind IN {get_args(NotificationKind)}", name="known_kind"),
         CheckConstraint("status IN ('pending', 'sent', 'failed')", name="known_status"),
         Index("ix_notifications_pending", "handed_out_at", postgresql_where=text("status = 'pending'")),
+        Index("ix_notifications_order", "order_id", "id"),
         {"schema": SCHEMA},
     )
 

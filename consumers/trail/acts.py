@@ -141,8 +141,8 @@ def _of_lists(event: Event) -> Act | None:
             return Act(SAGA, f"scheduled the shopping: {count(len(stops), 'stop')}")
         case depot.ShoppingListReleased(robot=None):
             return Act(SAGA, "released the shopping list to the robots")
-        case depot.ShoppingListReleased(robot=robot):
-            return Act(MALL, f"took the shopping list from robot {robot}")
+        case depot.ShoppingListReleased(robot=robot, by=by):
+            return Act(_staff(by), f"took the shopping list from robot {robot}")
         case depot.ShoppingListAmended(stops=stops):
             items = [item for stop in stops for item in stop.items]
             more = f"pick {_items(items)} instead" if items else "bring what it has"
@@ -172,6 +172,12 @@ def _of_robots(event: Event) -> Act | None:
             return Act(f"robot {robot}", "is ready")
         case depot.RobotOffline(robot=robot):
             return Act(f"robot {robot}", "is away")
+        case depot.RobotHeld(by=by):
+            return Act(_staff(by), "let the robot rest")
+        case depot.RobotResumed(by=by):
+            return Act(_staff(by), "let the robot work again")
+        case depot.RobotRetired(by=by):
+            return Act(_staff(by), "retired the robot")
     return None
 
 

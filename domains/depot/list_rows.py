@@ -4,7 +4,7 @@ Whoever locks both locks the list before its robot; a robot that takes a list wa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import bindparam, text
@@ -13,10 +13,21 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domains.depot.copies import StoreCopies
-from domains.depot.messages import ListStatus, Progress, Stop
+from domains.depot.messages import (
+    ListGlance,
+    ListStatus,
+    Progress,
+    ShoppingListAssigned,
+    ShoppingListReleased,
+    ShoppingListScheduled,
+    Stop,
+    Untaken,
+)
 from domains.depot.model import ShoppingList, plan_stops
 from kernel.errors import NotFound
 from kernel.messages import PricedLine
+
+_LEFT_TO_OTHERS: Final = 10.0
 
 _LIST = (
     "SELECT order_id, status, robot, released_at, assign_round, shop_round, amended, reason, returned_at,"
@@ -34,11 +45,25 @@ _LOCK = text(f"{_LIST} WHERE order_id = :order_id FOR UPDATE")
 _FIND = text(f"{_LIST} WHERE order_id = :order_id")
 _DUTY = text(f"{_LIST} WHERE robot = :robot AND {_IS_DUTY}")
 _HELD_BY = text(f"SELECT order_id FROM depot.shopping_lists WHERE robot = :robot AND {_IS_HELD}")
+_ALL_DUTIES = text(f"{_LIST} WHERE {_IS_DUTY}")
+# For a moment, what staff recalled a robot from is left to the others that could have it.
+_IS_FOR_OTHERS = (
+    "robot = :robot AND recalled_at > now() - make_interval(secs => :left_to_others) AND EXISTS ("
+    "SELECT FROM depot.robots AS other WHERE other.name <> :robot AND other.status = 'idle'"
+    " AND other.held_since IS NULL"
+    f" AND NOT EXISTS (SELECT FROM depot.shopping_lists AS theirs WHERE theirs.robot = other.name AND {_IS_DUTY}))"
+)
 _OLDEST_RELEASED = text(
-    f"{_LIST} WHERE status = 'released' ORDER BY released_at, order_id LIMIT 1 FOR UPDATE SKIP LOCKED"
+    f"{_LIST} WHERE status = 'released' AND ({_IS_FOR_OTHERS}) IS NOT TRUE"
+    " ORDER BY released_at, order_id LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 _WAITING = text(
     "SELECT count(*) FROM (SELECT FROM depot.shopping_lists WHERE status = 'released' LIMIT :most) AS w"
+)
+_UNTAKEN = text(
+    "SELECT order_id, changed_at AS since, count(*) OVER () AS lists FROM depot.shopping_lists"
+    " WHERE status = 'released' AND changed_at < now() - make_interval(secs => :seconds)"
+    " ORDER BY changed_at, order_id LIMIT 1"
 )
 _SOME = f"{_LIST} WHERE (CAST(:before AS uuid) IS NULL OR order_id < :before)"
 _NEWEST = text(f"{_SOME} ORDER BY order_id DESC LIMIT :limit")
@@ -62,6 +87,7 @@ _SET = text(
 _SET_RELEASED_AT = text(
     "UPDATE depot.shopping_lists SET released_at = coalesce(released_at, now()) WHERE order_id = :order_id"
 )
+_SET_RECALLED_AT = text("UPDATE depot.shopping_lists SET recalled_at = now() WHERE order_id = :order_id")
 _SET_RETURNED = text(
     "UPDATE depot.shopping_lists SET returned_at = now(), changed_at = now() WHERE order_id = :order_id"
 )
@@ -78,6 +104,17 @@ _PROGRESS = text(
     " FROM depot.shopping_lists JOIN depot.shopping_list_items USING (order_id)"
     " WHERE robot = ANY(:robots) AND status = 'assigned' AND shop_round IS NOT NULL GROUP BY order_id"
 )
+_GLANCES = text(
+    "SELECT order_id, status, robot, stores, pieces, picked, missing, since, version"
+    " FROM depot.shopping_lists"
+    " CROSS JOIN LATERAL (SELECT array_agg(DISTINCT store) AS stores, sum(quantity) AS pieces,"
+    "  coalesce(sum(picked), 0) AS picked, coalesce(sum(missing), 0) AS missing"
+    "  FROM depot.shopping_list_items AS items WHERE items.order_id = shopping_lists.order_id) AS pieces"
+    " CROSS JOIN LATERAL (SELECT max(version) AS version, max(recorded_at) FILTER (WHERE type = ANY(:entries))"
+    "  AS since FROM depot.events WHERE stream = 'list-' || shopping_lists.order_id) AS told"
+    " WHERE order_id = ANY(:order_ids) AND pieces IS NOT NULL"
+).bindparams(bindparam("order_ids", type_=ARRAY(PG_UUID)))
+_ENTRIES = [event.__name__ for event in (ShoppingListScheduled, ShoppingListReleased, ShoppingListAssigned)]
 
 
 async def claim(
@@ -104,15 +141,23 @@ async def duty_of(connection: AsyncConnection, robot: str) -> ShoppingList | Non
     return found[0] if found else None
 
 
+async def duties(connection: AsyncConnection) -> dict[str, ShoppingList]:
+    """What `duty_of` tells, of every robot that has something to do."""
+    found = await _several(connection, _ALL_DUTIES, {})
+    return {shopping.robot: shopping for shopping in found if shopping.robot is not None}
+
+
 async def held_by(connection: AsyncConnection, robot: str) -> UUID | None:
     """The order of the list that a robot holds."""
     order_id: UUID | None = (await connection.execute(_HELD_BY, {"robot": robot})).scalar()
     return order_id
 
 
-async def lock_oldest_released(connection: AsyncConnection) -> ShoppingList | None:
-    """The list that has waited longest for a robot, of those that nobody else looks at."""
-    found = await _several(connection, _OLDEST_RELEASED, {})
+async def lock_oldest_released(connection: AsyncConnection, robot: str) -> ShoppingList | None:
+    """The list that has waited longest for a robot, of those that nobody else looks at. One that this robot was
+    just recalled from is left to others, if there are any."""
+    values = {"robot": robot, "left_to_others": _LEFT_TO_OTHERS}
+    found = await _several(connection, _OLDEST_RELEASED, values)
     return found[0] if found else None
 
 
@@ -120,6 +165,12 @@ async def waiting(connection: AsyncConnection, most: int) -> int:
     """How many lists wait for a robot, counted up to `most`."""
     number: int = (await connection.execute(_WAITING, {"most": most})).scalar_one()
     return number
+
+
+async def untaken(connection: AsyncConnection, seconds: float) -> Untaken | None:
+    """The lists that wait for a robot for longer than so many seconds."""
+    row = (await connection.execute(_UNTAKEN, {"seconds": seconds})).mappings().first()
+    return None if row is None else Untaken.model_validate(dict(row))
 
 
 async def newest(
@@ -170,6 +221,11 @@ async def set_released_at(connection: AsyncConnection, order_id: UUID) -> None:
     await connection.execute(_SET_RELEASED_AT, {"order_id": order_id})
 
 
+async def set_recalled_at(connection: AsyncConnection, order_id: UUID) -> None:
+    """Staff take the list from its robot now."""
+    await connection.execute(_SET_RECALLED_AT, {"order_id": order_id})
+
+
 async def set_returned(connection: AsyncConnection, order_id: UUID) -> None:
     """Nothing of the list is carried any more."""
     await connection.execute(_SET_RETURNED, {"order_id": order_id})
@@ -189,6 +245,12 @@ async def progress(connection: AsyncConnection, robots: Iterable[str]) -> list[P
     """How far these robots are, of those whose list a step of the saga waits for."""
     rows = await connection.execute(_PROGRESS, {"robots": list(robots)})
     return [Progress.model_validate(dict(row)) for row in rows.mappings()]
+
+
+async def glances(connection: AsyncConnection, order_ids: Iterable[UUID]) -> list[ListGlance]:
+    """How far the lists of these orders are, of those that have one."""
+    rows = await connection.execute(_GLANCES, {"order_ids": list(order_ids), "entries": _ENTRIES})
+    return [ListGlance.model_validate(dict(row)) for row in rows.mappings()]
 
 
 async def _one(connection: AsyncConnection, query: Any, order_id: UUID) -> ShoppingList:

@@ -17,6 +17,9 @@ ListStatus = Literal["scheduled", "released", "assigned", "collected", "complete
 reported every item, some are missing, and it waits for word what to do about them; `completed`: all is at the
 desk."""
 RobotStatus = Literal["offline", "idle", "busy", "on_break", "retired"]
+Doing = Literal["pick", "wait", "deliver", "give_back"]
+"""What a robot does with its list: pick what is not reported, wait for word on what is missing, deliver, or put
+back what it carries of a cancelled one."""
 
 
 class Item(Message):
@@ -126,15 +129,57 @@ class ListView(Message):
     changed_at: AwareDatetime
 
 
+class ListGlance(Message):
+    """How far a shopping list is, as a board shows it. `pieces` are all that it asked for: so many `picked`, so
+    many `missing`. `since` is when it was last released or assigned (or made), `version` that of its stream."""
+
+    order_id: UUID
+    status: ListStatus
+    robot: str | None
+    stores: list[str]
+    pieces: int
+    picked: int
+    missing: int
+    since: AwareDatetime
+    version: int
+
+
+class Untaken(Message):
+    """Shopping lists that no robot takes: how many, the order of the one that waits longest, and since when."""
+
+    lists: int
+    order_id: UUID
+    since: AwareDatetime
+
+
 class RobotView(Message):
     """A robot as it is now. `order_id` is that of the list it holds, or of the cancelled one that it takes
-    back."""
+    back. Staff (`held_by`) give it no list since `held_since`, if that is set."""
 
     robot: str
     status: RobotStatus
     order_id: UUID | None = None
     registered_at: AwareDatetime
     last_heard_at: AwareDatetime | None = None
+    held_by: str | None = None
+    held_since: AwareDatetime | None = None
+
+
+class RobotAtWork(RobotView):
+    """A robot, and how far it is. `quiet_seconds` is how long nothing was heard of it, null if never.
+
+    Of the `pieces` on its list so many are `picked`, which it `carries`, and so many `missing`. `at` is the store
+    of the last item that was reported, `heads_for` that of the next.
+    """
+
+    quiet_seconds: float | None = None
+    doing: Doing | None = None
+    at: str | None = None
+    heads_for: str | None = None
+    picked: int = 0
+    missing: int = 0
+    pieces: int = 0
+    carries: list[Item] = []
 
 
 # For the robots' gateways
@@ -150,7 +195,7 @@ class Duty(Message):
     """
 
     held: ListView
-    next: Literal["pick", "wait", "deliver", "give_back"] | None
+    next: Doing | None
     amended: int = 0
     carried: list[Pieces] = []
     reason: str | None = None
@@ -181,7 +226,7 @@ class Progress(Message):
 
 
 class LostList(Message):
-    """A list that was taken from a silent robot, and what the step of the saga is to be told, if one waits."""
+    """A list that was taken from a robot, and what the step of the saga is to be told, if one waits."""
 
     order_id: UUID
     shop_round: int | None
@@ -189,11 +234,13 @@ class LostList(Message):
 
 
 class Recalled(Message):
-    """Why a robot does not hold a list any more, and what it has to take back to the shelves."""
+    """Why a robot does not hold a list any more, and what it has to take back to the shelves. `lost` if the list
+    waits for another."""
 
     order_id: UUID
     reason: str
     carried: list[Pieces] = []
+    lost: LostList | None = None
 
 
 # Events
@@ -214,11 +261,12 @@ class ShoppingListCancelled(Event):
 
 
 class ShoppingListReleased(Event):
-    """The list waits for a robot: the order was approved, or the robot that had it (`robot`) was silent for too
-    long."""
+    """The list waits for a robot: the order was approved, or it was taken from the robot that had it (`robot`), by
+    staff (`by`) or because the robot was silent for too long."""
 
     order_id: UUID
     robot: RobotName | None = None
+    by: str | None = None
 
 
 class ShoppingListAmended(Event):
@@ -291,6 +339,27 @@ class RobotOffline(Event):
     robot: RobotName
 
 
+class RobotHeld(Event):
+    """Staff let a robot rest: it is given no list, whatever it says itself. It keeps the one that it holds."""
+
+    robot: RobotName
+    by: str
+
+
+class RobotResumed(Event):
+    """Staff let a robot work again."""
+
+    robot: RobotName
+    by: str
+
+
+class RobotRetired(Event):
+    """A robot works no more."""
+
+    robot: RobotName
+    by: str
+
+
 EVENTS = (
     ShoppingListScheduled,
     ShoppingListReleased,
@@ -304,6 +373,9 @@ EVENTS = (
     RobotRegistered,
     RobotOnline,
     RobotOffline,
+    RobotHeld,
+    RobotResumed,
+    RobotRetired,
 )
 """Every event that Depot writes."""
 
@@ -319,6 +391,6 @@ STREAMS = {
         ShoppingListCancelled,
         ItemsReturned,
     ),
-    "robot-{robot}": (RobotRegistered, RobotOnline, RobotOffline),
+    "robot-{robot}": (RobotRegistered, RobotOnline, RobotOffline, RobotHeld, RobotResumed, RobotRetired),
 }
 """The streams of Depot, each named by a field of the events on it."""

@@ -3,19 +3,23 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from pydantic import AwareDatetime
 
 from domains.depot.messages import (
+    Doing,
     Duty,
     Item,
     ListStatus,
     ListStop,
     ListView,
+    LostList,
     PickedItem,
     Recalled,
+    RobotAtWork,
+    RobotView,
     ShoppingResult,
     Stop,
 )
@@ -84,7 +88,7 @@ class ShoppingList(Message):
         return self.is_reported and any(item.missing and item.round == self.amended for item in self.items)
 
     @property
-    def next(self) -> Literal["pick", "wait", "deliver", "give_back"] | None:
+    def next(self) -> Doing | None:
         """What its robot has to do."""
         if self.status == "cancelled" and self.robot and self.returned_at is None:
             return "give_back"
@@ -137,8 +141,12 @@ class ShoppingList(Message):
         return ShoppingResult(picked=self.picked, missing=self.missing, completed=self.status == "completed")
 
     def silent(self) -> ShoppingResult:
-        """What the saga's step is told when the robot was silent for too long."""
+        """What the saga's step is told when the robot was silent for too long, or recalled."""
         return ShoppingResult(silent=self.robot, picked=self.picked, missing=self.missing)
+
+    def lost(self) -> LostList:
+        """The list as it was taken from its robot."""
+        return LostList(order_id=self.order_id, shop_round=self.shop_round, result=self.silent())
 
     def duty(self) -> Duty:
         """What its robot has to do with it."""
@@ -156,9 +164,26 @@ class ShoppingList(Message):
     def recalled(self, robot: str) -> Recalled:
         """Why this robot does not hold it any more."""
         if self.status != "cancelled":
-            return Recalled(order_id=self.order_id, reason="list_lost")
+            lost = self.lost() if self.status == "released" and self.robot == robot else None
+            return Recalled(order_id=self.order_id, reason="list_lost", lost=lost)
         carried = self.carried if self.robot == robot and self.returned_at is None else []
         return Recalled(order_id=self.order_id, reason=self.reason or "cancelled", carried=carried)
+
+    def work_of(self, robot: RobotView, quiet_seconds: float | None) -> RobotAtWork:
+        """Its robot, and how far that is with it."""
+        reported = [item.store for item in self.items if item.is_reported]
+        names = {item.sku: item.name for item in self.items}
+        return RobotAtWork(
+            **dict(robot),
+            quiet_seconds=quiet_seconds,
+            doing=self.next,
+            at=reported[-1] if reported else None,
+            heads_for=next((item.store for item in self.items if not item.is_reported), None),
+            picked=sum(item.picked or 0 for item in self.items),
+            missing=sum(item.missing or 0 for item in self.items),
+            pieces=sum(item.quantity for item in self.items),
+            carries=[Item(sku=one.sku, name=names[one.sku], quantity=one.quantity) for one in self.picked],
+        )
 
     def view(self) -> ListView:
         """The list as anybody may see it."""

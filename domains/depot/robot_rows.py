@@ -16,15 +16,25 @@ _NAME = TypeAdapter[str](RobotName)
 _REGISTER = text(
     "INSERT INTO depot.robots (name, status) VALUES (:robot, 'offline') ON CONFLICT DO NOTHING RETURNING name"
 )
-_LOCK = text("SELECT status FROM depot.robots WHERE name = :robot FOR UPDATE")
-_LOCK_SESSION = text("SELECT status FROM depot.robots WHERE name = :robot AND session = :session FOR UPDATE")
-_HEAR = text("UPDATE depot.robots SET last_heard_at = now() WHERE name = :robot RETURNING status")
+# Whom staff let rest is on break, whatever it says itself.
+_OWN = "CASE WHEN robots.status = 'idle' AND held_since IS NOT NULL THEN 'on_break' ELSE robots.status END"
+_LOCK = text(f"SELECT {_OWN} FROM depot.robots WHERE name = :robot FOR UPDATE")
+_LOCK_SESSION = text(f"SELECT {_OWN} FROM depot.robots WHERE name = :robot AND session = :session FOR UPDATE")
+_HEAR = text(f"UPDATE depot.robots SET last_heard_at = now() WHERE name = :robot RETURNING {_OWN}")
 _IS_SILENT = "last_heard_at < now() - make_interval(secs => :silent_after)"
-_LOCK_SILENT = text(f"SELECT status FROM depot.robots WHERE name = :robot AND {_IS_SILENT} FOR UPDATE")
+_LOCK_SILENT = text(f"SELECT {_OWN} FROM depot.robots WHERE name = :robot AND {_IS_SILENT} FOR UPDATE")
 _SILENT = text(
     f"SELECT name FROM depot.robots WHERE status IN ('idle', 'on_break') AND {_IS_SILENT} ORDER BY name"
 )
-_SET_STATUS = text("UPDATE depot.robots SET status = :status WHERE name = :robot")
+_SET_STATUS = text(f"UPDATE depot.robots SET status = :status WHERE name = :robot RETURNING {_OWN}")
+_HOLD = text(
+    "UPDATE depot.robots SET held_by = :by, held_since = now() WHERE name = :robot AND held_since IS NULL"
+    " RETURNING name"
+)
+_RESUME = text(
+    "UPDATE depot.robots SET held_by = NULL, held_since = NULL WHERE name = :robot AND held_since IS NOT NULL"
+    f" RETURNING {_OWN}"
+)
 _SET_SESSION = text("UPDATE depot.robots SET session = :session WHERE name = :robot")
 # In an order, so that two gateways that hear of the same robots do not wait for each other.
 _HEARD_OF = text(
@@ -41,9 +51,12 @@ _LISTS = (
 )
 _STATUS = (
     "CASE WHEN lists.order_id IS NOT NULL AND robots.status IN ('idle', 'on_break') THEN 'busy'"
-    " ELSE robots.status END AS status"
+    f" ELSE {_OWN} END AS status"
 )
-_VIEWS = f"SELECT robots.name AS robot, {_STATUS}, lists.order_id, registered_at, last_heard_at{_LISTS}"
+_VIEWS = (
+    f"SELECT robots.name AS robot, {_STATUS}, lists.order_id, registered_at, last_heard_at, held_by, held_since,"
+    f" extract(epoch FROM clock_timestamp() - last_heard_at)::float8 AS quiet_seconds{_LISTS}"
+)
 _ALL = text(f'{_VIEWS} ORDER BY robots.name COLLATE "C"')
 _ONE = text(f"{_VIEWS} WHERE robots.name = :robot")
 _GLANCES = text(
@@ -91,9 +104,19 @@ async def silent(connection: AsyncConnection, silent_after: float) -> list[str]:
     return list((await connection.execute(_SILENT, {"silent_after": silent_after})).scalars())
 
 
-async def set_status(connection: AsyncConnection, robot: str, status: RobotStatus) -> None:
-    """Write down whether a robot is there."""
-    await connection.execute(_SET_STATUS, {"robot": robot, "status": status})
+async def set_status(connection: AsyncConnection, robot: str, status: RobotStatus) -> RobotStatus:
+    """Write down whether a robot is there. Returns what it counts as: `on_break` if staff let it rest."""
+    return _status(await connection.execute(_SET_STATUS, {"robot": robot, "status": status}), robot)
+
+
+async def hold(connection: AsyncConnection, robot: str, by: str) -> bool:
+    """Let a robot rest until it is resumed; whether it was not so already."""
+    return (await connection.execute(_HOLD, {"robot": robot, "by": by})).first() is not None
+
+
+async def resume(connection: AsyncConnection, robot: str) -> RobotStatus | None:
+    """Let a robot work again; its status then. None if nobody let it rest."""
+    return (await connection.execute(_RESUME, {"robot": robot})).scalar()
 
 
 async def set_session(connection: AsyncConnection, robot: str, session: UUID) -> None:
@@ -117,6 +140,12 @@ async def view(connection: AsyncConnection, robot: str) -> RobotView:
 async def views(connection: AsyncConnection) -> list[RobotView]:
     """All robots, by name."""
     return [RobotView.model_validate(dict(row)) for row in (await connection.execute(_ALL)).mappings()]
+
+
+async def quiet(connection: AsyncConnection) -> list[tuple[RobotView, float | None]]:
+    """All robots, by name, each with how many seconds nothing was heard of it."""
+    rows = (await connection.execute(_ALL)).mappings().all()
+    return [(RobotView.model_validate(dict(row)), row["quiet_seconds"]) for row in rows]
 
 
 async def glances(connection: AsyncConnection, robots: Iterable[str]) -> list[Glance]:

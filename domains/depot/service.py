@@ -20,14 +20,19 @@ from domains.depot.messages import (
     ItemMissing,
     ItemPicked,
     ItemsReturned,
+    ListGlance,
     ListStatus,
     ListView,
     LostList,
     Progress,
     Recalled,
+    RobotAtWork,
+    RobotHeld,
     RobotOffline,
     RobotOnline,
     RobotRegistered,
+    RobotResumed,
+    RobotRetired,
     RobotView,
     ScheduleShopping,
     ShopList,
@@ -38,6 +43,7 @@ from domains.depot.messages import (
     ShoppingListReleased,
     ShoppingListScheduled,
     ShoppingResult,
+    Untaken,
 )
 from domains.depot.model import ListItem, ShoppingList
 from events.event import Event
@@ -177,27 +183,25 @@ class Depot:
             if await robot_rows.register(connection, robot):
                 events.append(RobotRegistered(robot=robot))
             if await robot_rows.hear(connection, robot) == "offline":
-                await robot_rows.set_status(connection, robot, "idle")
-                events.append(RobotOnline(robot=robot))
+                events += await _come(connection, robot)
             if session is not None:
                 await robot_rows.set_session(connection, robot, session)
             await _record(connection, *events, cause=_by(robot))
             return await _duty(connection, robot)
 
     async def ready(self, robot: str) -> None:
-        """A robot can be given a list. Raises `NotFound`, `Forbidden` if it is retired."""
+        """A robot can be given a list, unless staff let it rest. Raises `NotFound`, `Forbidden` if it is
+        retired."""
         async with self._database.transaction() as connection:
             if await robot_rows.hear(connection, robot) != "idle":
-                await robot_rows.set_status(connection, robot, "idle")
-                await _record(connection, RobotOnline(robot=robot), cause=_by(robot))
+                await _record(connection, *await _come(connection, robot), cause=_by(robot))
 
     async def on_break(self, robot: str) -> None:
         """A robot is to be given no list until it is ready. It keeps the one that it holds. Raises `NotFound`,
         `Forbidden` if it is retired."""
         async with self._database.transaction() as connection:
             status = await robot_rows.hear(connection, robot)
-            if status != "on_break":
-                await robot_rows.set_status(connection, robot, "on_break")
+            await robot_rows.set_status(connection, robot, "on_break")
             if status == "idle":
                 await _record(connection, RobotOffline(robot=robot), cause=_by(robot))
 
@@ -227,7 +231,7 @@ class Depot:
                 return await _duty(connection, robot)
             if view.status != "idle":
                 return None
-            shopping = await list_rows.lock_oldest_released(connection)
+            shopping = await list_rows.lock_oldest_released(connection, robot)
             if shopping is None:
                 return None
             # Meanwhile the same robot may have taken another, or left.
@@ -337,9 +341,46 @@ class Depot:
 
     # For staff
 
-    async def retire(self, robot: str) -> RobotView:
-        """Let a robot work no more; the list that it holds goes to the next one. What it carries of a cancelled
-        one stays to be put back (`confirm_return`). Raises `NotFound`."""
+    async def recall(self, robot: str, order_id: UUID, by: str) -> RobotView:
+        """A member of staff (`by`) takes the list of this order from a robot. Another goes on where it stopped;
+        the same one only if there is no other, or none takes it for a while. A robot that does not hold it keeps
+        what it has. Raises `NotFound`."""
+        async with self._database.transaction() as connection:
+            view = await robot_rows.view(connection, robot)
+            shopping = await list_rows.lock(connection, order_id)
+            if shopping.holder != robot:
+                return view
+            await list_rows.set_recalled_at(connection, order_id)
+            await _record(connection, *await _lose(connection, shopping, by), cause=_by_staff(by, order_id))
+            return await robot_rows.view(connection, robot)
+
+    async def hold(self, robot: str, by: str) -> RobotView:
+        """A member of staff (`by`) lets a robot rest: it is given no list, whatever it says itself, until it is
+        resumed. It keeps the one that it holds. Raises `NotFound`, `Conflict` if it is retired."""
+        async with self._database.transaction() as connection:
+            status = await robot_rows.lock(connection, robot)
+            if status == "retired":
+                raise Conflict(f"robot {robot} is retired")
+            if await robot_rows.hold(connection, robot, by):
+                away: list[Event] = [RobotOffline(robot=robot)] if status == "idle" else []
+                await _record(connection, RobotHeld(robot=robot, by=by), *away, cause=_by_staff(by))
+            return await robot_rows.view(connection, robot)
+
+    async def resume(self, robot: str, by: str) -> RobotView:
+        """A member of staff (`by`) lets a robot work again, if it wants to. Raises `NotFound`, `Conflict` if it is
+        retired."""
+        async with self._database.transaction() as connection:
+            if await robot_rows.lock(connection, robot) == "retired":
+                raise Conflict(f"robot {robot} is retired")
+            status = await robot_rows.resume(connection, robot)
+            if status is not None:
+                back: list[Event] = [RobotOnline(robot=robot)] if status == "idle" else []
+                await _record(connection, RobotResumed(robot=robot, by=by), *back, cause=_by_staff(by))
+            return await robot_rows.view(connection, robot)
+
+    async def retire(self, robot: str, by: str) -> RobotView:
+        """A member of staff (`by`) lets a robot work no more; the list that it holds goes to the next one. What it
+        carries of a cancelled one stays to be put back (`confirm_return`). Raises `NotFound`."""
         async with self._database.transaction() as connection:
             shopping = await _lock_list_of(connection, robot)
             status = await robot_rows.lock(connection, robot)
@@ -347,13 +388,13 @@ class Depot:
                 raise ConcurrencyConflict(f"robot {robot} took a list at this moment: try again")
             events: list[Event] = []
             if shopping is not None:
-                events += await _lose(connection, shopping)
+                events += await _lose(connection, shopping, by)
             if status != "retired":
                 events += await _leave(connection, robot, status)
                 await robot_rows.set_status(connection, robot, "retired")
+                events.append(RobotRetired(robot=robot, by=by))
             order_id = None if shopping is None else shopping.order_id
-            cause = Causation(correlation_id=order_id, causation_id=f"retired/{robot}")
-            await _record(connection, *events, cause=cause)
+            await _record(connection, *events, cause=_by_staff(by, order_id))
             return await robot_rows.view(connection, robot)
 
     async def confirm_return(self, order_id: UUID, by: str) -> None:
@@ -364,8 +405,7 @@ class Depot:
             if shopping.status != "cancelled":
                 raise Conflict(f"the shopping list of order {order_id} is not cancelled")
             if shopping.next == "give_back":
-                cause = Causation(correlation_id=order_id, causation_id=f"staff/{by}")
-                await _give_back(connection, shopping, cause, by)
+                await _give_back(connection, shopping, _by_staff(by, order_id), by)
 
     async def shopping_list(self, order_id: UUID) -> ListView:
         """The shopping list of an order. Raises `NotFound`."""
@@ -380,10 +420,31 @@ class Depot:
         async with self._database.transaction() as connection:
             return [shopping.view() for shopping in await list_rows.newest(connection, statuses, before, limit)]
 
+    async def list_glances(self, order_ids: Iterable[UUID]) -> list[ListGlance]:
+        """How far the lists of these orders are, of those that have one."""
+        async with self._database.transaction() as connection:
+            return await list_rows.glances(connection, order_ids)
+
+    async def untaken(self, seconds: float) -> Untaken | None:
+        """The lists that no robot has taken for longer than so many seconds; None if there are none."""
+        async with self._database.transaction() as connection:
+            return await list_rows.untaken(connection, seconds)
+
     async def robots(self) -> list[RobotView]:
         """All robots, by name."""
         async with self._database.transaction() as connection:
             return await robot_rows.views(connection)
+
+    async def robots_at_work(self) -> list[RobotAtWork]:
+        """All robots, by name, and how far each is with its list."""
+        async with self._database.transaction() as connection:
+            lists = await list_rows.duties(connection)
+            return [
+                lists[view.robot].work_of(view, quiet_seconds)
+                if view.robot in lists
+                else RobotAtWork(**dict(view), quiet_seconds=quiet_seconds)
+                for view, quiet_seconds in await robot_rows.quiet(connection)
+            ]
 
     async def robot(self, robot: str) -> RobotView:
         """One robot. Raises `NotFound`."""
@@ -403,7 +464,7 @@ class Depot:
             await _record(connection, *lost, *left, cause=cause)
             if shopping is None:
                 return None
-            return LostList(order_id=shopping.order_id, shop_round=shopping.shop_round, result=shopping.silent())
+            return shopping.lost()
 
 
 async def _duty(connection: AsyncConnection, robot: str) -> Duty | None:
@@ -420,10 +481,16 @@ async def _lock_list_of(connection: AsyncConnection, robot: str) -> ShoppingList
     return shopping if shopping.holder == robot else None
 
 
-async def _lose(connection: AsyncConnection, shopping: ShoppingList) -> list[Event]:
+async def _lose(connection: AsyncConnection, shopping: ShoppingList, by: str | None = None) -> list[Event]:
     """Take a list from its robot; it waits for another, at its old place."""
     await list_rows.save(connection, shopping.model_copy(update={"status": "released"}))
-    return [ShoppingListReleased(order_id=shopping.order_id, robot=shopping.robot)]
+    return [ShoppingListReleased(order_id=shopping.order_id, robot=shopping.robot, by=by)]
+
+
+async def _come(connection: AsyncConnection, robot: str) -> list[Event]:
+    """Let a robot count as there, unless staff let it rest."""
+    status = await robot_rows.set_status(connection, robot, "idle")
+    return [RobotOnline(robot=robot)] if status == "idle" else []
 
 
 async def _leave(connection: AsyncConnection, robot: str, status: str) -> list[Event]:
@@ -475,13 +542,18 @@ async def _record(connection: AsyncConnection, *events: Event, cause: Causation 
             await STORE.record(connection, [(_stream(event), event) for event in events])
 
 
+def _by_staff(by: str, order_id: UUID | None = None) -> Causation:
+    """A member of staff did it."""
+    return Causation(correlation_id=order_id, causation_id=f"staff/{by}")
+
+
 def _by(robot: str, order_id: UUID | None = None) -> Causation:
     """A robot did it."""
     return Causation(correlation_id=order_id, causation_id=f"robot/{robot}")
 
 
 def _stream(event: Event) -> str:
-    if isinstance(event, RobotRegistered | RobotOnline | RobotOffline):
+    if isinstance(event, RobotRegistered | RobotOnline | RobotOffline | RobotHeld | RobotResumed | RobotRetired):
         return f"robot-{event.robot}"
     order_id: UUID = event.order_id  # type: ignore[attr-defined]
     return _list_stream(order_id)

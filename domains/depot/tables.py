@@ -22,7 +22,11 @@ class DepotEvent(EventRow, table=True):
 
 
 class RobotRow(SQLModel, table=True):
-    """A robot. Whether it is busy, its list says. `session` is its newest stream."""
+    """A robot. Whether it is busy, its list says. `session` is its newest stream.
+
+    `status` is what the robot itself wants; since `held_since`, if that is set, `held_by` of the staff lets it
+    rest.
+    """
 
     __tablename__ = "robots"
     __table_args__ = (
@@ -40,6 +44,8 @@ class RobotRow(SQLModel, table=True):
         sa_column_kwargs={"server_default": func.now()},
     )
     last_heard_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    held_by: str | None = None
+    held_since: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
 class ShoppingListRow(SQLModel, table=True):
@@ -48,7 +54,8 @@ class ShoppingListRow(SQLModel, table=True):
 
     `robot` is who has it; of a released one, who lost it; of a cancelled one, who had it then, and has to take
     back what it carries until `returned_at`. `assign_round` and `shop_round` are the steps that were told to
-    wait. `amended` counts the words on missing items. `reason` is why it was cancelled.
+    wait. `amended` counts the words on missing items. `reason` is why it was cancelled. `recalled_at` is when
+    staff took it from its robot last.
     """
 
     __tablename__ = "shopping_lists"
@@ -84,6 +91,7 @@ class ShoppingListRow(SQLModel, table=True):
     amended: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     reason: str | None = None
     returned_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    recalled_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     changed_at: datetime | None = Field(
         default=None,
         sa_type=DateTime(timezone=True),

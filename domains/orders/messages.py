@@ -196,6 +196,13 @@ class OrderSummary(Message):
     placed_at: datetime
 
 
+class LiveOrder(OrderSummary):
+    """An order that has not ended. `since` is when it came to its status, `version` that of its stream."""
+
+    since: AwareDatetime
+    version: int
+
+
 # Events
 
 

@@ -1,5 +1,6 @@
 """What Orders can be asked to do. Each use case is load, decide, save, in one transaction."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -12,12 +13,17 @@ from sqlalchemy.exc import IntegrityError
 from domains.orders.copies import ProductNames
 from domains.orders.messages import (
     EVENTS,
+    LIVE,
     AdjustOrder,
     ApproveOrder,
     CancelOrder,
     CompleteOrder,
     ExpireOrder,
+    LiveOrder,
     OrderAnswer,
+    OrderApproved,
+    OrderPlaced,
+    OrderReadied,
     OrderStatus,
     OrderSummary,
     OrderView,
@@ -53,6 +59,16 @@ _SUMMARIES: Final = (
     "SELECT id AS order_id, kiosk, customer, status, currency, total_cents, pickup_code, placed_at"
     " FROM orders.orders"
 )
+
+# The last of those events that change the status of a live order is found by the stream's index, order by order.
+_LIVE = text(
+    "SELECT id AS order_id, kiosk, customer, status, currency, total_cents, pickup_code, placed_at,"
+    " orders.version, entered.recorded_at AS since FROM orders.orders CROSS JOIN LATERAL"
+    " (SELECT recorded_at FROM orders.events WHERE stream = 'order-' || orders.id AND type = ANY(:entries)"
+    "  ORDER BY events.version DESC LIMIT 1) AS entered"
+    " WHERE status = ANY(:statuses) ORDER BY id"
+)
+_ENTRIES: Final = [event.__name__ for event in (OrderPlaced, OrderApproved, OrderReadied)]
 
 
 class Orders:
@@ -156,24 +172,35 @@ class Orders:
         self,
         *,
         pickup_code: str | None = None,
+        customer: str | None = None,
+        kiosk: str | None = None,
         statuses: Collection[OrderStatus] = (),
         before: UUID | None = None,
         limit: int = 50,
     ) -> list[OrderSummary]:
-        """Up to `limit` orders, the newest first, from the first behind `before`; with this pickup code and in one
-        of these statuses, if given. A pickup code is unique among the orders that can still be picked up."""
-        rules = {
-            "pickup_code = :pickup_code": pickup_code,
-            "status = ANY(:statuses)": list(statuses) or None,
-            "id < :before": before,
-        }
-        where = " AND ".join(["true", *(rule for rule, value in rules.items() if value is not None)])
-        values = {"pickup_code": pickup_code, "statuses": list(statuses), "before": before, "limit": limit}
-        used = {name: value for name, value in values.items() if f":{name}" in f"{where} :limit"}
+        """Up to `limit` orders, the newest first, from the first behind `before`; with this pickup code, of a
+        customer whose name begins so (in capitals or not), of this kiosk and in one of these statuses, if given. A
+        pickup code is unique among the orders that can still be picked up."""
+        rules: list[tuple[str, str, object]] = [
+            ("pickup_code = :pickup_code", "pickup_code", pickup_code),
+            ("lower(customer) LIKE lower(:customer)", "customer", customer and _beginning_with(customer)),
+            ("kiosk = :kiosk", "kiosk", kiosk),
+            ("status = ANY(:statuses)", "statuses", list(statuses) or None),
+            ("id < :before", "before", before),
+        ]
+        used = [(rule, name, value) for rule, name, value in rules if value is not None]
+        where = " AND ".join(["true", *(rule for rule, _, _ in used)])
+        values = {"limit": limit, **{name: value for _, name, value in used}}
         query = text(f"{_SUMMARIES} WHERE {where} ORDER BY id DESC LIMIT :limit")
         async with self._database.transaction() as connection:
-            rows = (await connection.execute(query, used)).mappings()
+            rows = (await connection.execute(query, values)).mappings()
             return [OrderSummary.model_validate(dict(row)) for row in rows]
+
+    async def live(self) -> list[LiveOrder]:
+        """Every order that has not ended, the oldest first."""
+        async with self._database.transaction() as connection:
+            found = await connection.execute(_LIVE, {"statuses": list(LIVE), "entries": _ENTRIES})
+            return [LiveOrder.model_validate(dict(row)) for row in found.mappings()]
 
     async def _load(self, order_id: UUID) -> Order:
         async with self._database.transaction() as connection:
@@ -203,6 +230,11 @@ def _answer_of(order: Order) -> OrderAnswer:
     answer = order.answer
     assert answer is not None
     return answer
+
+
+def _beginning_with(words: str) -> str:
+    """The pattern of LIKE for what begins with these very words."""
+    return re.sub(r"([\\%_])", r"\\\1", words) + "%"
 
 
 def _new_pickup_code() -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Index, func, text
+from sqlalchemy import BigInteger, DateTime, Index, func, literal_column, text
 from sqlmodel import Field, SQLModel
 
 from events.store import EventRow, event_table_args
@@ -34,6 +34,12 @@ class OrderRow(SQLModel, table=True):
         ),
         Index("ix_orders_pickup_code", "pickup_code"),
         Index("ix_orders_status", "status"),
+        Index(
+            "ix_orders_customer",
+            func.lower(literal_column("customer")).label("name"),
+            postgresql_ops={"name": "text_pattern_ops"},
+        ),
+        Index("ix_orders_kiosk", "kiosk", "id"),
         {"schema": SCHEMA},
     )
 

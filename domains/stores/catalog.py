@@ -1,17 +1,21 @@
 """The catalogue: products brought in from a file, all of them or none, any number of times."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domains.stores.catalog_file import CatalogFile, read_catalog
 from domains.stores.messages import (
     AlternativesChanged,
+    CatalogChange,
+    CatalogCheck,
     CatalogImport,
     CatalogLine,
+    CheckedLine,
     ProductAdded,
     ProductPriceChanged,
     ProductRenamed,
@@ -24,20 +28,27 @@ from events.store import Causation, caused_by
 from kernel.database import Database
 from kernel.errors import InvalidInput
 from kernel.ids import new_id
-from kernel.jsonlines import read_json_lines
+from kernel.jsonlines import LineProblem
+
+__all__ = ["CHUNK", "check_catalog", "import_catalog", "read_catalog"]
 
 CHUNK = 500
+MOST_PROBLEMS_TOLD: Final = 1000
+MOST_CHANGES_TOLD: Final = 100
+
+_NO_STORE_YET: Final = UUID(int=0)
 
 # One import at a time, so that each event is told once.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('stores.catalog'))")
 _STORES = text("SELECT name, id FROM stores.stores")
 _ADD_STORE = text("INSERT INTO stores.stores (id, name, open) VALUES (:id, :name, true)")
-# NO KEY UPDATE: an order that holds stock already may go on to refer to its products.
-_PRODUCTS = text(
+_PRODUCTS = (
     "SELECT sku, store_id, name, brand, price_cents, currency, alternatives, removed, on_hand"
-    " FROM stores.products JOIN stores.stock USING (sku)"
-    ' WHERE sku = ANY(:skus) ORDER BY sku COLLATE "C" FOR NO KEY UPDATE'
+    " FROM stores.products JOIN stores.stock USING (sku) WHERE sku = ANY(:skus)"
 )
+_KNOWN = text(_PRODUCTS)
+# NO KEY UPDATE: an order that holds stock already may go on to refer to its products.
+_LOCK_PRODUCTS = text(f'{_PRODUCTS} ORDER BY sku COLLATE "C" FOR NO KEY UPDATE')
 _PUT_PRODUCTS = text(
     "INSERT INTO stores.products (sku, store_id, name, brand, price_cents, currency, alternatives)"
     " VALUES (:sku, :store_id, :name, :brand, :price_cents, :currency, :alternatives)"
@@ -51,13 +62,40 @@ _PUT_STOCK = text(
 )
 
 
-def read_catalog(file: Path) -> list[CatalogLine]:
-    """The products of a file of JSON lines `{"sku", "store", "name", "brand", "price_cents"}`, with
-    `"alternatives"` (skus) where those shall be changed.
-
-    Raises `InvalidInput` naming every bad line by number with the rule it breaks (the first 20 of them).
-    """
-    return read_json_lines(file, CatalogLine, key="sku", consequence="nothing was imported")
+async def check_catalog(
+    database: Database, file: CatalogFile, *, currency: str, stock: int | None = None
+) -> CatalogCheck:
+    """What the import of a file would change at this moment, and every rule that its lines break. Nothing is
+    changed or locked, so that orders go on meanwhile."""
+    problems = list(file.problems)
+    lines = file.lines.values()
+    async with database.transaction() as connection:
+        stores: dict[str, UUID] = {name: store_id for name, store_id in await connection.execute(_STORES)}
+        rows = await connection.execute(_KNOWN, {"skus": [line.sku for line in lines]})
+        known = {row["sku"]: dict(row) for row in rows.mappings()}
+        unsold = await _unsold_alternatives(connection, lines)
+    for number, line in file.lines.items():
+        broken = _rules_broken(line, known.get(line.sku), stores.get(line.store), currency, unsold)
+        problems += [LineProblem(line=number, field=field, rule=f"{line.sku} {rule}") for field, rule in broken]
+    bad = {problem.line for problem in problems}
+    totals: Counter[str] = Counter()
+    changed = []
+    good = {number: line for number, line in file.lines.items() if number not in bad}
+    for number, line in good.items():
+        before = known.get(line.sku)
+        events = list(_changes(line, before, stores.get(line.store, _NO_STORE_YET), currency, stock, by=None))
+        _count(events, totals)
+        if events:
+            changed.append(_checked(number, line, before, events))
+    totals["stores_opened"] = len({line.store for line in good.values()} - stores.keys())
+    return CatalogCheck(
+        lines=len(good) + len(bad),
+        bad_lines=len(bad),
+        problems=sorted(problems, key=lambda problem: problem.line)[:MOST_PROBLEMS_TOLD],
+        changes=CatalogImport.model_validate(totals),
+        unchanged=len(good) - len(changed),
+        changed=changed[:MOST_CHANGES_TOLD],
+    )
 
 
 async def import_catalog(
@@ -66,43 +104,52 @@ async def import_catalog(
     *,
     currency: str,
     stock: int | None = None,
+    by: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> CatalogImport:
     """Open the stores and add or change the products of a catalogue, in one transaction.
 
-    `stock` tops up each product to so many pieces on hand (never takes any away). `progress` is told how many
-    lines are done. A repeat changes nothing; what was removed is sold again. Raises `InvalidInput` if a product
-    would move to another store, be priced in another currency, or have an alternative that nobody sells.
+    `stock` tops up each product to so many pieces on hand (never takes any away). `by` is the member of staff who
+    does it, if one does. `progress` is told how many lines are done. A repeat changes nothing; what was removed is
+    sold again. Raises `InvalidInput` if a product would move to another store, be priced in another currency, or
+    have an alternative that nobody sells.
     """
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     with caused_by(Causation(correlation_id=new_id(), causation_id="catalog-import")):
         async with database.transaction() as connection:
             await connection.execute(_LOCK)
-            await _check_alternatives(connection, lines)
+            unsold = await _unsold_alternatives(connection, lines)
             stores = await _open_stores(connection, lines, totals)
             in_lock_order = sorted(lines, key=lambda line: line.sku)
             for start in range(0, len(lines), CHUNK):
                 chunk = in_lock_order[start : start + CHUNK]
-                await _import_chunk(connection, chunk, stores, currency, stock, totals)
+                rows = await connection.execute(_LOCK_PRODUCTS, {"skus": [line.sku for line in chunk]})
+                known = {row["sku"]: dict(row) for row in rows.mappings()}
+                for line in chunk:
+                    _refuse(line, _rules_broken(line, known.get(line.sku), stores[line.store], currency, unsold))
+                changes = [
+                    (line, event)
+                    for line in chunk
+                    for event in _changes(line, known.get(line.sku), stores[line.store], currency, stock, by)
+                ]
+                if changes:
+                    await _put(connection, changes, known, stores, currency, stock)
+                    _count((event for _, event in changes), totals)
                 progress(start + len(chunk))
     return CatalogImport.model_validate(totals)
 
 
-async def _check_alternatives(connection: AsyncConnection, lines: Sequence[CatalogLine]) -> None:
+async def _unsold_alternatives(connection: AsyncConnection, lines: Iterable[CatalogLine]) -> set[str]:
+    """Those of the alternatives that are not in these lines, and not sold either."""
     imported = {line.sku for line in lines}
-    wanted = {sku: line.sku for line in lines for sku in line.alternatives or [] if sku not in imported}
-    if wanted:
-        sold = {row.sku for row in await connection.execute(_SOLD, {"skus": list(wanted)})}
-        for sku, of in wanted.items():
-            if sku not in sold:
-                raise InvalidInput(
-                    f"nothing was imported:\nsku {of} has the alternative {sku}, which nobody sells",
-                    field="alternatives",
-                )
+    wanted = {sku for line in lines for sku in line.alternatives or []} - imported
+    if not wanted:
+        return set()
+    return wanted - {row.sku for row in await connection.execute(_SOLD, {"skus": list(wanted)})}
 
 
 async def _open_stores(
-    connection: AsyncConnection, lines: Sequence[CatalogLine], totals: dict[str, int]
+    connection: AsyncConnection, lines: Sequence[CatalogLine], totals: Counter[str]
 ) -> dict[str, UUID]:
     stores: dict[str, UUID] = {name: store_id for name, store_id in await connection.execute(_STORES)}
     opened = {name: new_id() for name in dict.fromkeys(line.store for line in lines) if name not in stores}
@@ -115,24 +162,15 @@ async def _open_stores(
     return stores | opened
 
 
-async def _import_chunk(
+async def _put(
     connection: AsyncConnection,
-    lines: Sequence[CatalogLine],
+    changes: Sequence[tuple[CatalogLine, Event]],
+    known: Mapping[str, Mapping[str, Any]],
     stores: Mapping[str, UUID],
     currency: str,
     stock: int | None,
-    totals: dict[str, int],
 ) -> None:
-    rows = (await connection.execute(_PRODUCTS, {"skus": [line.sku for line in lines]})).mappings()
-    known = {row["sku"]: dict(row) for row in rows}
-    changes = [
-        (line, event)
-        for line in lines
-        for event in _changes(line, known.get(line.sku), stores[line.store], currency, stock)
-    ]
     changed = {line.sku: line for line, _ in changes}.values()
-    if not changed:
-        return
     await connection.execute(
         _PUT_PRODUCTS,
         [
@@ -153,9 +191,6 @@ async def _import_chunk(
         ],
     )
     await STORE.record(connection, [(product_stream(line.sku), event) for line, event in changes])
-    for _, event in changes:
-        counter = _COUNTERS[type(event)]
-        totals[counter] = totals.get(counter, 0) + (event.quantity if isinstance(event, StockReceived) else 1)
 
 
 _COUNTERS: dict[type[Event], str] = {
@@ -167,16 +202,24 @@ _COUNTERS: dict[type[Event], str] = {
 }
 
 
+def _count(events: Iterable[Event], totals: Counter[str]) -> None:
+    for event in events:
+        totals[_COUNTERS[type(event)]] += event.quantity if isinstance(event, StockReceived) else 1
+
+
 def _alternatives(line: CatalogLine, known: Mapping[str, Any] | None) -> list[str]:
     before: list[str] = known["alternatives"] if known else []
     return before if line.alternatives is None else line.alternatives
 
 
 def _changes(
-    line: CatalogLine, known: Mapping[str, Any] | None, store_id: UUID, currency: str, stock: int | None
+    line: CatalogLine,
+    known: Mapping[str, Any] | None,
+    store_id: UUID,
+    currency: str,
+    stock: int | None,
+    by: str | None,
 ) -> Iterator[Event]:
-    if known is not None:
-        _refuse_to_move(line, known, store_id, currency)
     if known is None or known["removed"]:
         yield ProductAdded(
             sku=line.sku,
@@ -188,23 +231,58 @@ def _changes(
         )
     else:
         if (known["name"], known["brand"]) != (line.name, line.brand):
-            yield ProductRenamed(sku=line.sku, name=line.name, brand=line.brand)
+            yield ProductRenamed(sku=line.sku, name=line.name, brand=line.brand, by=by)
         if known["price_cents"] != line.price_cents:
-            yield ProductPriceChanged(sku=line.sku, price_cents=line.price_cents, currency=currency)
+            yield ProductPriceChanged(sku=line.sku, price_cents=line.price_cents, currency=currency, by=by)
     alternatives = _alternatives(line, known)
     if alternatives != (known["alternatives"] if known else []):
-        yield AlternativesChanged(sku=line.sku, alternatives=alternatives)
+        yield AlternativesChanged(sku=line.sku, alternatives=alternatives, by=by)
     missing = (stock or 0) - (known["on_hand"] if known else 0)
     if missing > 0:
-        yield StockReceived(sku=line.sku, quantity=missing)
+        yield StockReceived(sku=line.sku, quantity=missing, by=by)
 
 
-def _refuse_to_move(line: CatalogLine, known: Mapping[str, Any], store_id: UUID, currency: str) -> None:
-    if known["store_id"] != store_id:
-        raise InvalidInput(
-            f"nothing was imported:\nsku {line.sku} is sold by another store than {line.store}", field="store"
-        )
-    if known["currency"] != currency:
-        raise InvalidInput(
-            f"nothing was imported:\nsku {line.sku} is sold in {known['currency']}, not in {currency}"
-        )
+def _rules_broken(
+    line: CatalogLine,
+    known: Mapping[str, Any] | None,
+    store_id: UUID | None,
+    currency: str,
+    unsold: set[str],
+) -> Iterator[tuple[str, str]]:
+    """Each field with what the product of this line is that it must not be."""
+    if known is not None and known["store_id"] != store_id:
+        yield "store", f"is sold by another store than {line.store}"
+    if known is not None and known["currency"] != currency:
+        yield "price_cents", f"is sold in {known['currency']}, not in {currency}"
+    for sku in line.alternatives or []:
+        if sku in unsold:
+            yield "alternatives", f"has the alternative {sku}, which nobody sells"
+
+
+def _refuse(line: CatalogLine, broken: Iterator[tuple[str, str]]) -> None:
+    for field, rule in broken:
+        raise InvalidInput(f"nothing was imported:\nsku {line.sku} {rule}", field)
+
+
+def _checked(
+    number: int, line: CatalogLine, known: Mapping[str, Any] | None, events: Sequence[Event]
+) -> CheckedLine:
+    return CheckedLine(
+        line=number,
+        sku=line.sku,
+        store=line.store,
+        name=line.name,
+        brand=line.brand,
+        price_cents=line.price_cents,
+        price_cents_before=known["price_cents"] if known and not known["removed"] else None,
+        changes=[_WORDS[type(event)] for event in events],
+    )
+
+
+_WORDS: dict[type[Event], CatalogChange] = {
+    ProductAdded: "added",
+    ProductRenamed: "renamed",
+    ProductPriceChanged: "repriced",
+    AlternativesChanged: "alternatives",
+    StockReceived: "stock",
+}

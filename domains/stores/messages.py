@@ -1,15 +1,17 @@
 """What is said to Stores, what it answers, and the events it publishes."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
 
 from events.event import Event
+from kernel.jsonlines import LineProblem
 from kernel.messages import Cents, Currency, Message, OrderLine, Pieces, PricedLine, Sku, Substitution
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Brand = Annotated[str, Field(max_length=200)]
+_PRINTABLE = Field(pattern=r"^[^\x00-\x1f\x7f]*$")
 Alternatives = Annotated[list[Sku], Field(max_length=20)]
 """What may be picked instead of a product, the first choice first."""
 
@@ -145,9 +147,9 @@ class CatalogLine(Message):
     """A product of a catalogue file. Without `alternatives` those that it has stay."""
 
     sku: Sku
-    store: Name
-    name: Name
-    brand: Brand = ""
+    store: Annotated[Name, _PRINTABLE]
+    name: Annotated[Name, _PRINTABLE]
+    brand: Annotated[Brand, _PRINTABLE] = ""
     price_cents: Cents
     alternatives: Alternatives | None = None
 
@@ -227,6 +229,36 @@ class CatalogImport(Message):
     prices_changed: int = 0
     alternatives_changed: int = 0
     stock_received: int = 0
+
+
+CatalogChange = Literal["added", "renamed", "repriced", "alternatives", "stock"]
+"""What an import does to a product."""
+
+
+class CheckedLine(Message):
+    """A line of a catalogue file whose import would change something: what, and the price until now of a product
+    that is sold already."""
+
+    line: int
+    sku: str
+    store: str
+    name: str
+    brand: str
+    price_cents: int
+    price_cents_before: int | None
+    changes: list[CatalogChange]
+
+
+class CatalogCheck(Message):
+    """What the import of a file would change. It can be imported if there are no bad lines; `changes` tells of the
+    others. `problems` are the first 1000, `changed` is the first 100 lines that would change something."""
+
+    lines: int
+    bad_lines: int
+    problems: list[LineProblem]
+    changes: CatalogImport
+    unchanged: int
+    changed: list[CheckedLine]
 
 
 # Events

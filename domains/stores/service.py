@@ -8,10 +8,14 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domains.stores.catalog import check_catalog, import_catalog
+from domains.stores.catalog_file import CatalogFile
 from domains.stores.daily_work import DailyWork, StaffCommand
 from domains.stores.messages import (
     Adjustment,
     AdjustReservation,
+    CatalogCheck,
+    CatalogImport,
     ConsumeStock,
     DropSubstitutes,
     ProductView,
@@ -26,6 +30,7 @@ from domains.stores.reservations import Reservations
 from domains.stores.stock import STORE
 from kernel.database import Database
 from kernel.errors import ConcurrencyConflict, NotFound
+from kernel.jsonlines import refusal
 
 __all__ = ["STORE", "Stores"]
 
@@ -108,6 +113,20 @@ class Stores:
                 await DailyWork(connection).do(command)
 
         await self._do(do_all)
+
+    async def check_catalog(self, file: CatalogFile, *, currency: str, stock: int | None) -> CatalogCheck:
+        """What the import of a file would change at this moment, and every rule that its lines break."""
+        return await check_catalog(self._database, file, currency=currency, stock=stock)
+
+    async def import_catalog(
+        self, file: CatalogFile, *, currency: str, stock: int | None, by: str
+    ) -> CatalogImport:
+        """Import all of a file, or nothing. `stock` tops up each product to so many pieces. Raises `InvalidInput`
+        naming the lines that break a rule."""
+        if file.problems:
+            raise refusal("nothing was imported", file.problems)
+        lines = list(file.lines.values())
+        return await import_catalog(self._database, lines, currency=currency, stock=stock, by=by)
 
     async def stores(self) -> list[StoreView]:
         """All stores, by name."""

@@ -124,7 +124,7 @@ if __name__ == "__main__":
 The handler writes on the connection that it is given, and the position moves in the same transaction. The schema
 needs the two tables of `events/tables.py`, as that of Analytics has them; a new schema gets them by its first
 migration (`mallbots/migrations/consumer_tables.py`). A consumer that the mall is to run gets a line in
-`mallbots/consuming.py`, and is in this catalogue with the next `make docs`.
+`consumers/homes.py`, and is in this catalogue with the next `make docs`.
 
 ## How an event may change
 

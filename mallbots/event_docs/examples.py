@@ -9,9 +9,12 @@ from domains.depot.messages import (
     ItemMissing,
     ItemPicked,
     ItemsReturned,
+    RobotHeld,
     RobotOffline,
     RobotOnline,
     RobotRegistered,
+    RobotResumed,
+    RobotRetired,
     ShoppingListAmended,
     ShoppingListAssigned,
     ShoppingListCancelled,
@@ -268,6 +271,9 @@ _STORY: Final = (
     _Told(RobotRegistered(robot=_ROBOT), 1),
     _Told(RobotOnline(robot=_ROBOT), 2),
     _Told(RobotOffline(robot=_ROBOT), 3),
+    _Told(RobotHeld(robot=_ROBOT, by="bea"), 4, "staff/bea"),
+    _Told(RobotResumed(robot=_ROBOT, by="bea"), 6, "staff/bea"),
+    _Told(RobotRetired(robot=_ROBOT, by="bea"), 8, "staff/bea"),
 )
 _EXAMPLES: Final = {type(told.event): told for told in _STORY}
 

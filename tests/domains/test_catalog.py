@@ -165,7 +165,7 @@ async def test_a_product_does_not_move_to_another_store(database: Database, stor
             "line 2: alternatives.0: String should match",
         ),
         ("not json", "line 2: line: Invalid JSON"),
-        ('{"sku":"ok","store":"S","name":"N","brand":"","price_cents":1}', "line 2: sku ok stands on line 1"),
+        ('{"sku":"ok","store":"S","name":"N","brand":"","price_cents":1}', "line 2: sku: ok stands on line 1"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number_and_the_rule(tmp_path: Path, bad: str, rule: str) -> None:

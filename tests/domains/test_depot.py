@@ -558,7 +558,7 @@ async def test_staff_confirms_what_a_robot_that_is_gone_for_good_carried(
         await mall.returned("robot-1", order_id)
     await report(mall, "robot-1", order_id, tea=0)
     await mall.cancel(CancelShopping(order_id=order_id, reason="cancelled"))
-    assert (await mall.retire("robot-1")).order_id == order_id
+    assert (await mall.retire("robot-1", "bea")).order_id == order_id
     for _ in range(2):
         await mall.confirm_return(order_id, "ada")
     async with own_database.transaction() as connection:
@@ -617,7 +617,7 @@ async def test_a_cancel_races_the_last_report_and_the_robot_is_recalled_or_done(
 async def test_a_retired_robot_is_refused_and_its_list_goes_to_the_next(mall: Depot) -> None:
     order_id = await taken(mall)
     for _ in range(2):
-        assert (await mall.retire("robot-1")).status == "retired"
+        assert (await mall.retire("robot-1", "bea")).status == "retired"
     for refused in (mall.online("robot-1"), mall.ready("robot-1"), mall.take_list("robot-1")):
         with pytest.raises(Forbidden):
             await refused
@@ -626,7 +626,7 @@ async def test_a_retired_robot_is_refused_and_its_list_goes_to_the_next(mall: De
     assert duty is not None
     assert duty.held.order_id == order_id
     with pytest.raises(NotFound):
-        await mall.retire("nobody")
+        await mall.retire("nobody", "bea")
 
 
 async def test_a_robot_that_leaves_with_a_list_in_hand_counts_as_there_until_its_silence_tells(

@@ -220,3 +220,24 @@ async def test_staff_find_an_order_by_its_pickup_code_and_page_through_the_rest(
     assert (await orders.find(statuses=["approved"], before=second, limit=1))[0].order_id == first
     assert await orders.find(pickup_code=code, statuses=["completed"]) == []
     assert newest[0].placed_at + timedelta(minutes=1) > datetime.now(UTC)
+
+
+async def test_staff_find_orders_by_the_beginning_of_a_name_and_by_kiosk(orders: Orders) -> None:
+    kiosk = f"kiosk-{new_id()}"
+
+    async def placed(customer: str | None, where: str = kiosk) -> UUID:
+        command = place().model_copy(update={"customer": customer, "kiosk": where})
+        await orders.place(command)
+        return command.order_id
+
+    async def found(customer: str, where: str | None = kiosk) -> list[UUID]:
+        return [order.order_id for order in await orders.find(customer=customer, kiosk=where)]
+
+    ada, adam, eve = await placed("Ada L."), await placed("ADAM"), await placed("100% Eve")
+    nobody, elsewhere = await placed(None), await placed("Ada", f"{kiosk}-2")
+    assert await found("ada") == [adam, ada]
+    assert (await found("aDa", None))[0] == elsewhere
+    assert await found("da") == []
+    assert await found("100%") == [eve]
+    assert await found("%") == await found("Ada_") == await found("\\") == []
+    assert [order.order_id for order in await orders.find(kiosk=kiosk)] == [nobody, eve, adam, ada]

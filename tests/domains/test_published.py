@@ -171,6 +171,9 @@ async def _write_those_of_depot(depot: Depot) -> None:
     await depot.cancel(CancelShopping(order_id=cancelled, reason="cancelled by staff"))
     await depot.returned("r1", cancelled)
     await depot.on_break("r1")
+    await depot.hold("r1", "bea")
+    await depot.resume("r1", "bea")
+    await depot.retire("r1", "bea")
 
 
 async def test_each_domain_writes_the_events_that_it_names_on_the_streams_that_it_names(

@@ -383,7 +383,7 @@ async def test_a_stream_that_does_not_begin_with_hello_is_ended(channel: aio.Cha
 async def test_a_retired_robot_is_sent_away_and_not_let_in(gateways: Gateways, channel: aio.Channel) -> None:
     async with Robot(channel, "robot-1") as robot:
         await with_list(robot, gateways.depot)
-        await gateways.depot.retire("robot-1")
+        await gateways.depot.retire("robot-1", "bea")
         assert "retired" in await robot.end()
     robot = Robot(channel, "robot-1")
     await robot.say(hello=pb.Hello())
@@ -394,3 +394,44 @@ async def test_a_retired_robot_is_sent_away_and_not_let_in(gateways: Gateways, c
 
 async def _is(depot: Depot, robot: str, status: str) -> bool:
     return (await depot.robot(robot)).status == status
+
+
+# Staff
+
+
+async def test_a_robot_that_staff_recall_hears_so_and_another_goes_on_with_its_list(
+    gateways: Gateways, channel: aio.Channel
+) -> None:
+    depot = gateways.depot
+    async with Robot(channel, "robot-1") as recalled, Robot(channel, "robot-2") as other:
+        order_id, shopping = await with_list(recalled, depot)
+        assert await depot.shop(ShopList(order_id=order_id, round=1)) is None
+        await recalled.report(shopping.order_id, 1, "rose", 1)
+        await recalled.hear("item_accepted")
+        await depot.recall("robot-1", order_id, "bea")
+        told = await recalled.hear("recall")
+        assert (told.order_id, told.reason, list(told.carried)) == (str(order_id), "list_lost", [])
+        [(_, round, result)] = await eventually(lambda: gateways.steps.results)
+        assert (round, result.silent) == (1, "robot-1")
+        await recalled.ready()
+        await other.ready()
+        rest = await other.hear("list")
+        assert (rest.order_id, [item.reported for stop in rest.stops for item in stop.items]) == (
+            str(order_id),
+            [True, False],
+        )
+
+
+async def test_a_robot_that_staff_let_rest_does_not_stand_in_the_way_of_the_others_and_works_again_when_told(
+    gateways: Gateways, channel: aio.Channel
+) -> None:
+    depot = gateways.depot
+    async with Robot(channel, "robot-1") as first, Robot(channel, "robot-2") as second:
+        await first.ready()
+        await second.ready()
+        await depot.hold("robot-1", "bea")
+        order_id = await released(depot)
+        assert (await second.hear("list")).order_id == str(order_id)
+        order_id = await released(depot)
+        await depot.resume("robot-1", "bea")
+        assert (await first.hear("list")).order_id == str(order_id)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DepotStub:
-    """What staff may see and do of shopping lists and robots, by a key of staff as the metadata
+    """What staff may see and do of shopping lists and robots, by the key of a service as the metadata
     `authorization: Bearer KEY`. Robots themselves work by mallbots.automation.v1. Errors are told as in
     mallbots.orders.v1.Orders.
     """
@@ -65,7 +65,7 @@ class DepotStub:
 
 
 class DepotServicer:
-    """What staff may see and do of shopping lists and robots, by a key of staff as the metadata
+    """What staff may see and do of shopping lists and robots, by the key of a service as the metadata
     `authorization: Bearer KEY`. Robots themselves work by mallbots.automation.v1. Errors are told as in
     mallbots.orders.v1.Orders.
     """
@@ -143,7 +143,7 @@ def add_DepotServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Depot:
-    """What staff may see and do of shopping lists and robots, by a key of staff as the metadata
+    """What staff may see and do of shopping lists and robots, by the key of a service as the metadata
     `authorization: Bearer KEY`. Robots themselves work by mallbots.automation.v1. Errors are told as in
     mallbots.orders.v1.Orders.
     """

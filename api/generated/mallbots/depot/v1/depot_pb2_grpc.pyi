@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DepotStub:
-    """What staff may see and do of shopping lists and robots, by a key of staff as the metadata
+    """What staff may see and do of shopping lists and robots, by the key of a service as the metadata
     `authorization: Bearer KEY`. Robots themselves work by mallbots.automation.v1. Errors are told as in
     mallbots.orders.v1.Orders.
     """
@@ -33,7 +33,7 @@ class DepotStub:
     """
 
 class DepotServicer(metaclass=_abc_1.ABCMeta):
-    """What staff may see and do of shopping lists and robots, by a key of staff as the metadata
+    """What staff may see and do of shopping lists and robots, by the key of a service as the metadata
     `authorization: Bearer KEY`. Robots themselves work by mallbots.automation.v1. Errors are told as in
     mallbots.orders.v1.Orders.
     """

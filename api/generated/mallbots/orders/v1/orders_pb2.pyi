@@ -944,7 +944,7 @@ class Action(_message.Message):
     activity: _builtins.str
     """The activity in Temporal, as `stores.reserve`."""
     state: _builtins.str
-    """planned, running, done, refused, failed or cancelled."""
+    """planned, running, done, refused, failed, cancelled or skipped."""
     attempts: _builtins.int
     error: _builtins.str
     """The last failure, also of what is being tried again."""

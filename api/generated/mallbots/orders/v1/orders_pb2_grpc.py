@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class OrdersStub:
     """What staff may see and do of orders. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that
-    of a member of staff, whose name is written down with whatever is changed.
+    of a service, whose name is written down with whatever is changed. PERMISSION_DENIED if none of the service's roles
+    allows it.
 
     A call that fails has the details google.rpc.ErrorInfo (`reason` is a stable code, `domain` is "mallbots"), and
     besides google.rpc.BadRequest if what was sent breaks a rule, google.rpc.RetryInfo if it may be sent again later.
@@ -74,7 +75,8 @@ class OrdersStub:
 
 class OrdersServicer:
     """What staff may see and do of orders. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that
-    of a member of staff, whose name is written down with whatever is changed.
+    of a service, whose name is written down with whatever is changed. PERMISSION_DENIED if none of the service's roles
+    allows it.
 
     A call that fails has the details google.rpc.ErrorInfo (`reason` is a stable code, `domain` is "mallbots"), and
     besides google.rpc.BadRequest if what was sent breaks a rule, google.rpc.RetryInfo if it may be sent again later.
@@ -170,7 +172,8 @@ def add_OrdersServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Orders:
     """What staff may see and do of orders. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that
-    of a member of staff, whose name is written down with whatever is changed.
+    of a service, whose name is written down with whatever is changed. PERMISSION_DENIED if none of the service's roles
+    allows it.
 
     A call that fails has the details google.rpc.ErrorInfo (`reason` is a stable code, `domain` is "mallbots"), and
     besides google.rpc.BadRequest if what was sent breaks a rule, google.rpc.RetryInfo if it may be sent again later.

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class PaymentsStub:
-    """What staff may see of payments, by a key of staff as the metadata `authorization: Bearer KEY`. What is done to them
-    is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
+    """What staff may see of payments, by the key of a service as the metadata `authorization: Bearer KEY`. What is done to
+    them is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
     """
 
     def __init__(self, channel):
@@ -44,8 +44,8 @@ class PaymentsStub:
 
 
 class PaymentsServicer:
-    """What staff may see of payments, by a key of staff as the metadata `authorization: Bearer KEY`. What is done to them
-    is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
+    """What staff may see of payments, by the key of a service as the metadata `authorization: Bearer KEY`. What is done to
+    them is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
     """
 
     def GetPayment(self, request, context):
@@ -72,8 +72,8 @@ def add_PaymentsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Payments:
-    """What staff may see of payments, by a key of staff as the metadata `authorization: Bearer KEY`. What is done to them
-    is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
+    """What staff may see of payments, by the key of a service as the metadata `authorization: Bearer KEY`. What is done to
+    them is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
     """
 
     @staticmethod

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PaymentsStub:
-    """What staff may see of payments, by a key of staff as the metadata `authorization: Bearer KEY`. What is done to them
-    is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
+    """What staff may see of payments, by the key of a service as the metadata `authorization: Bearer KEY`. What is done to
+    them is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -22,8 +22,8 @@ class PaymentsStub:
     """The payment of an order. NOT_FOUND if none was asked for yet."""
 
 class PaymentsServicer(metaclass=_abc_1.ABCMeta):
-    """What staff may see of payments, by a key of staff as the metadata `authorization: Bearer KEY`. What is done to them
-    is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
+    """What staff may see of payments, by the key of a service as the metadata `authorization: Bearer KEY`. What is done to
+    them is done by way of their orders (mallbots.orders.v1). Errors and money are told as there.
     """
 
     @_abc_1.abstractmethod

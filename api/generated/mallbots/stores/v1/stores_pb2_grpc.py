@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class StoresStub:
-    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a member of
-    staff, whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
+    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a service,
+    whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
     Errors and money are told as in mallbots.orders.v1.Orders.
     """
 
@@ -80,8 +80,8 @@ class StoresStub:
 
 
 class StoresServicer:
-    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a member of
-    staff, whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
+    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a service,
+    whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
     Errors and money are told as in mallbots.orders.v1.Orders.
     """
 
@@ -196,8 +196,8 @@ def add_StoresServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Stores:
-    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a member of
-    staff, whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
+    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a service,
+    whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
     Errors and money are told as in mallbots.orders.v1.Orders.
     """
 

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StoresStub:
-    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a member of
-    staff, whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
+    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a service,
+    whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
     Errors and money are told as in mallbots.orders.v1.Orders.
     """
 
@@ -43,8 +43,8 @@ class StoresStub:
     """Somebody counted the shelf. FAILED_PRECONDITION if more pieces are held for orders than were counted."""
 
 class StoresServicer(metaclass=_abc_1.ABCMeta):
-    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a member of
-    staff, whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
+    """The stores' daily work. The caller's key, sent as the metadata `authorization: Bearer KEY`, is that of a service,
+    whose name is written down with whatever is changed. Nothing here disturbs an order that was accepted.
     Errors and money are told as in mallbots.orders.v1.Orders.
     """
 
