@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.openapi.utils import get_openapi
 
 from api.docs import docs_page
@@ -14,13 +15,25 @@ from api.kiosk.routes import router as kiosk_router
 from api.kiosk.schemas import Health, Readiness
 from api.problems import Problem, install_problems
 from api.services import Services
+from api.staff.access import whoever_asks
+from api.staff.accounts_routes import router as staff_accounts_router
 from api.staff.analytics import router as staff_analytics_router
+from api.staff.board import router as staff_board_router
+from api.staff.catalog import router as staff_catalog_router
 from api.staff.events import router as staff_events_router
+from api.staff.keys import router as staff_keys_router
 from api.staff.orders import router as staff_orders_router
+from api.staff.resources import add_actions
+from api.staff.robots import router as staff_robots_router
 from api.staff.routes import router as staff_router
 from api.staff.stores import router as staff_stores_router
+from api.staff.stuck import router as staff_stuck_router
 from api.tracing import TraceContext
+from api.web.me import router as me_router
+from api.web.routes import router as pages_router
+from api.web.sign_in import router as sign_in_router
 from api.webhooks.stripe import router as stripe_webhook_router
+from kernel.errors import Unauthenticated, Unavailable
 from mallbots.settings import Settings
 
 _DESCRIPTION = """Kiosks show the catalogue and order from it. An order is one durable saga: it is approved \
@@ -31,15 +44,22 @@ Every error is a problem (RFC 9457) with a stable `code`."""
 _TAGS = [
     {"name": "Catalogue", "description": "What the mall sells, at which price."},
     {"name": "Orders", "description": "Order, see how the order is, cancel it."},
-    {"name": "Staff", "description": "What staff see of orders and do with them, by a key of staff."},
-    {"name": "Stores", "description": "Stock, prices and stores: the daily work of staff, by a key of staff."},
-    {"name": "Analytics", "description": "Numbers about the mall, made of its events, by a key of staff."},
+    {"name": "Staff", "description": "What staff see of orders and do with them."},
+    {"name": "Stores", "description": "Stock, prices and stores: the daily work of staff."},
+    {"name": "Robots", "description": "Where robots are, and what staff let them do."},
+    {"name": "Operators", "description": "What is stuck, and what can be done about it."},
+    {"name": "Analytics", "description": "Numbers about the mall, made of its events."},
+    {
+        "name": "Access",
+        "description": "Who may come in, and what was done and refused: for managers and operators.",
+    },
     {"name": "Webhooks", "description": "For the payment provider: what happened to a payment."},
     {"name": "Health", "description": "For whoever runs the mall; no key is needed."},
 ]
 
 
 _HUB_ENDS_WITHIN = 1.0
+_WORTH_COMPRESSING = 1_000
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -69,15 +89,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING, compresslevel=5)
     app.add_middleware(TraceContext)
     install_problems(app)
     app.include_router(kiosk_router)
     app.include_router(staff_router)
+    app.include_router(staff_keys_router)
+    app.include_router(staff_accounts_router)
     app.include_router(staff_orders_router)
+    app.include_router(staff_board_router)
     app.include_router(staff_stores_router)
+    app.include_router(staff_stuck_router)
+    app.include_router(staff_robots_router)
+    app.include_router(staff_catalog_router)
     app.include_router(stripe_webhook_router)
     app.include_router(staff_analytics_router)
     app.include_router(staff_events_router)
+    app.include_router(pages_router)
+    app.include_router(sign_in_router)
+    app.include_router(me_router)
     _add_health(app)
     _describe(app)
     return app
@@ -96,19 +126,28 @@ def _add_health(app: FastAPI) -> None:
         return Health()
 
     @app.get(
-        "/readyz",
+        "/healthz/ready",
         operation_id="isReady",
         summary="Whether orders can be taken",
         response_description="They can",
         tags=["Health"],
+        response_model_exclude_none=True,
         responses={503: {"model": Readiness, "description": "Some dependency is away"}},
     )
-    async def is_ready(services: ServicesDependency, response: Response) -> Readiness:
-        """Every dependency by name."""
+    async def is_ready(services: ServicesDependency, request: Request, response: Response) -> Readiness:
+        """Whether, for everybody; every dependency by name, for who may see what is stuck."""
         dependencies = await services.check()
         ready = all(outcome == "ok" for outcome in dependencies.values())
         response.status_code = 200 if ready else 503
-        return Readiness(status="ready" if ready else "not ready", dependencies=dependencies)
+        told = dependencies if await _may_see_what_is_stuck(request, services) else None
+        return Readiness(status="ready" if ready else "not ready", dependencies=told)
+
+
+async def _may_see_what_is_stuck(request: Request, services: Services) -> bool:
+    try:
+        return (await whoever_asks(request, services)).may("stuck.read")
+    except (Unauthenticated, Unavailable):
+        return False
 
 
 def _describe(app: FastAPI) -> None:
@@ -126,6 +165,7 @@ def _describe(app: FastAPI) -> None:
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas = document["components"]["schemas"]
             schemas |= problem.pop("$defs") | {"Problem": problem}
+            add_actions(document, app.routes)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -1,14 +1,15 @@
 """Why a WebSocket is closed. This is the one place that decides which code an error means."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api.live.hub import Gone, TooSlow
 from api.problems import note_incident
-from kernel.errors import InvalidInput, MallError, Unauthenticated, Unavailable
+from kernel.errors import Forbidden, InvalidInput, MallError, Unauthenticated, Unavailable
 
 LONGEST_REASON: Final = 123
 """Bytes that the reason of a close may have (RFC 6455)."""
@@ -27,6 +28,8 @@ class CloseCode(IntEnum):
     """A parameter breaks a rule, which the reason says: as it is, it will never do."""
     UNAUTHENTICATED = 4401
     """No key, or not a valid one."""
+    FORBIDDEN = 4403
+    """The caller is known, and may not follow these (any more), or a page of another site asks."""
     TOO_SLOW = 4408
     """The client does not read fast enough. The reason says where to resume."""
     GONE = 4410
@@ -36,6 +39,7 @@ class CloseCode(IntEnum):
 _CODES: Final[Mapping[type[MallError], CloseCode]] = {
     InvalidInput: CloseCode.INVALID_INPUT,
     Unauthenticated: CloseCode.UNAUTHENTICATED,
+    Forbidden: CloseCode.FORBIDDEN,
     Unavailable: CloseCode.TRY_AGAIN_LATER,
     TooSlow: CloseCode.TOO_SLOW,
     Gone: CloseCode.GONE,
@@ -51,4 +55,6 @@ async def close_for(websocket: WebSocket, error: Exception) -> None:
     else:
         incident = note_incident(error, f"WebSocket {websocket.url.path!r}")
         reason = f"this is our fault; incident {incident} is in our log"
-    await websocket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
+    # The client may be gone by now.
+    with suppress(WebSocketDisconnect):
+        await websocket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))

@@ -39,7 +39,11 @@ ServicesDependency = Annotated[Services, Depends(services)]
 def problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of an endpoint's problems, by status; those that every endpoint has are added."""
     content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    common = {401: "No key, or not a valid one", 503: "A part of the mall is away; try again"}
+    common = {
+        401: "No key or session, or not a valid one",
+        403: "Its roles do not allow it, or the page that asks is of another site",
+        503: "A part of the mall is away; try again",
+    }
     return {
         status: {"description": description, "content": content}
         for status, description in sorted((common | descriptions).items())

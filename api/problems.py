@@ -23,6 +23,7 @@ from kernel.errors import (
     MallError,
     NotFound,
     NotReady,
+    NotStuck,
     OrderClosed,
     RefusalCode,
     Refused,
@@ -37,6 +38,10 @@ from kernel.ids import new_id
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 LARGEST_BODY: Final = 256 * 1024
+LARGER_BODIES: Final[Mapping[str, int]] = dict.fromkeys(
+    ("/v1/staff/catalog/check", "/v1/staff/catalog/import"), 8 * 1024 * 1024
+)
+"""What takes a whole file."""
 RETRY_AFTER_SECONDS: Final = 1
 
 _STATUS: Final[Mapping[type[MallError], HTTPStatus]] = {
@@ -65,6 +70,7 @@ CODES: Final[Mapping[str, HTTPStatus]] = {
             ShoppingBegan,
             NotReady,
             HandOverUnderWay,
+            NotStuck,
             ListLost,
         )
     },
@@ -133,7 +139,7 @@ def problem_response(
 
 def install_problems(app: FastAPI) -> None:
     """Answer every error of `app` with a problem, those that nobody foresaw too, and bodies over
-    `LARGEST_BODY`."""
+    `LARGEST_BODY` where none of `LARGER_BODIES` is expected."""
     app.exception_handler(MallError)(_on_mall_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_exception)
@@ -150,6 +156,7 @@ class _Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        largest = LARGER_BODIES.get(scope["path"], LARGEST_BODY)
         received = 0
         started = False
 
@@ -157,10 +164,8 @@ class _Guard:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > LARGEST_BODY:
-                raise HTTPException(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {LARGEST_BODY} bytes at most"
-                )
+            if received > largest:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {largest} bytes at most")
             return message
 
         async def send_noting_start(message: Message) -> None:

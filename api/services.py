@@ -10,9 +10,16 @@ from typing import Final
 from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
 from api.live.hub import Hub
+from api.staff.accounts import Accounts
+from api.staff.acts import Acts
+from api.staff.provider import Provider
+from api.staff.remembered import Remembered
 from api.temporal import TemporalDoor
 from consumers.analytics.queries import Analytics
+from consumers.notifications.service import Notifications
 from consumers.trail.consumer import Trail
+from consumers.watch import Watch
+from domains.depot.service import Depot
 from domains.orders.service import Orders
 from domains.payments.service import Payments
 from domains.stores.service import Stores
@@ -22,10 +29,19 @@ from mallbots.payment_provider import payment_provider
 from mallbots.settings import DatabaseName, Settings
 from workflows.client import OrderSagas
 from workflows.messages import PickupRules
+from workflows.operators import StuckSagas
 
 _CHECK_TIMEOUT: Final = 2.0
 _NEEDED_TO_ORDER: Final[tuple[DatabaseName, ...]] = ("orders", "stores", "kiosks")
-_FOR_STAFF: Final[tuple[DatabaseName, ...]] = ("staff", "trail", "analytics", "payments")
+_FOR_STAFF: Final[tuple[DatabaseName, ...]] = (
+    "staff",
+    "robots",
+    "depot",
+    "payments",
+    "trail",
+    "notifications",
+    "analytics",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +60,7 @@ class Services:
 
         for name in (*_NEEDED_TO_ORDER, *_FOR_STAFF):
             database(name)
+        self.settings = settings
         self.currency = settings.currency
         self.answer_timeout = timedelta(seconds=settings.answer_timeout)
         self.pickup_rules = PickupRules(
@@ -53,33 +70,52 @@ class Services:
         self.robot_silence = timedelta(seconds=settings.robot_silence)
         self.orders = Orders(self._databases["orders"])
         self.stores = Stores(self._databases["stores"])
+        self.depot = Depot(self._databases["depot"], silent_after=settings.robot_silence)
         self.payments = Payments(database("payments"), payment_provider(settings, database))
         self.stripe_webhook_secret = settings.stripe_webhook_secret
         self.kiosk_keys = ApiKeys(self._databases["kiosks"], "kiosks")
-        self.staff_keys = ApiKeys(self._databases["staff"], "staff")
+        self.service_keys = ApiKeys(self._databases["staff"], "staff")
+        self.known_services = Remembered(lambda key: self.service_keys.principal_of(key))
+        self.acts = Acts(self._databases["staff"])
+        self.accounts = Accounts(self._databases["staff"], session_hours=settings.session_hours)
+        self.provider = Provider.of(settings)
+        self.robot_tokens = ApiKeys(self._databases["robots"], "robots")
+        self.notifications = Notifications(self._databases["notifications"])
         self.analytics = Analytics(self._databases["analytics"])
         self.trail = Trail(self._databases["trail"])
         self.idempotency_keys = IdempotencyKeys(self._databases["kiosks"])
         self.hub = Hub(settings.nats_address())
+        self.watch = Watch(settings.nats_address(), self.database)
         self._door = TemporalDoor(settings)
 
     async def sagas(self) -> OrderSagas:
         """The orders' sagas. Raises `Unavailable` while Temporal does not answer."""
         return OrderSagas(await self._door.client())
 
+    async def operators(self) -> StuckSagas:
+        """The sagas that are stuck. Raises `Unavailable` while Temporal does not answer."""
+        return StuckSagas(await self._door.client())
+
+    def database(self, name: DatabaseName) -> Database:
+        """One of the databases that this process has opened."""
+        return self._databases[name]
+
     async def check(self) -> dict[str, str]:
         """Everything that ordering depends on by name: `ok`, or what is wrong with it."""
         checks = {str(name): self._databases[name].ping() for name in _NEEDED_TO_ORDER}
-        checks["temporal"] = self._ping_temporal()
+        checks["temporal"] = self.ping_temporal()
         return dict(zip(checks, await asyncio.gather(*map(_outcome, checks.values())), strict=True))
 
     async def close(self) -> None:
         """Give everything back."""
+        if self.provider is not None:
+            await self.provider.close()
         for database in self._databases.values():
             await database.close()
         await self._door.close()
 
-    async def _ping_temporal(self) -> None:
+    async def ping_temporal(self) -> None:
+        """Return if Temporal serves; raise `Unavailable` if not."""
         if not await (await self._door.client()).service_client.check_health():
             raise Unavailable("Temporal is not serving")
 

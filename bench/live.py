@@ -36,7 +36,7 @@ async def run(clients: int, events: int, rate: float) -> None:
     await stock_the_shelf(settings)
     stores = Database("stores", settings.database_url("stores"), pool_size=1)
     staff = Database("staff", settings.database_url("staff"), pool_size=1)
-    key = await ApiKeys(staff, "staff").issue(NAME)
+    key = await ApiKeys(staff, "staff").issue(NAME, ["operator"])
     committing: dict[int, float] = {}
     taken: list[float] = []
     try:

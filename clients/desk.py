@@ -49,10 +49,11 @@ async def hand_over_ready(
 ) -> DeskReport:
     """Hand over every order that is ready now: the card's hold is captured, or cash is taken.
 
-    A clerk without a key gets one, as an operator would give it. `on_start` is told how many orders there are.
+    The clerk is a service with the role `desk`; without a key it gets one, as an operator would give it.
+    `on_start` is told how many orders there are.
     Raises `Unavailable` if the API does not answer.
     """
-    key = (await install_keys(settings, "staff", [clerk]))[clerk]
+    key = (await install_keys(settings, "staff", [clerk], ["desk"]))[clerk]
     headers = {"Authorization": f"Bearer {key}"}
     turn = asyncio.Semaphore(concurrency)
     async with httpx.AsyncClient(base_url=settings.api_url, headers=headers, timeout=30, trust_env=False) as http:

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from kernel.errors import MallError
-from mallbots.commands import catalog, events, keys, notifications
+from mallbots.commands import accounts, catalog, events, keys, notifications
 from mallbots.commands.audit import audit_command
 from mallbots.commands.desk import desk_command
 from mallbots.commands.replay import replay_command
@@ -195,6 +195,7 @@ app.command("replay", rich_help_panel=RUN)(replay_command)
 app.command("robot", rich_help_panel=RUN)(robot_command)
 app.command("desk", rich_help_panel=RUN)(desk_command)
 app.command("audit", rich_help_panel=LOOK)(audit_command)
+app.add_typer(accounts.app, name="accounts", rich_help_panel=LOOK)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(events.app, name="events", rich_help_panel=LOOK)
 app.add_typer(keys.app, name="keys", rich_help_panel=LOOK)

@@ -1,4 +1,4 @@
-"""Every consumer that there is, and the processes that run them. A new one is a line here."""
+"""The processes that run the consumers. A new consumer is a line in `consumers/homes.py`."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -6,11 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from consumers import copies
-from consumers.analytics.consumer import CONSUMER as ANALYTICS
-from consumers.notifications.consumer import CONSUMER as NOTIFICATIONS
-from consumers.returns import CONSUMER as RETURNS
-from consumers.trail.consumer import CONSUMER as TRAIL
+from consumers.homes import HOMES, Home
 from events.consumer import DOMAINS, Consumer
 from events.group import GroupMember
 from events.partition import Feed
@@ -31,16 +27,14 @@ class Role:
     beside: Callable[[Settings, Database], Coroutine[Any, Any, None]] | None = None
 
 
-ROLES: Final[Mapping[str, Role]] = {
-    "depot-copies": Role("depot", lambda settings: copies.DEPOT),
-    "orders-copies": Role("orders", lambda settings: copies.ORDERS),
-    "stores-returns": Role("stores", lambda settings: RETURNS),
-    "trail": Role("trail", lambda settings: TRAIL),
-    "notifications": Role("notifications", lambda settings: NOTIFICATIONS, beside=send_notifications),
-}
-"""The consumers that the mall needs; Analytics, which it does not, is a process of its own."""
+def _role(home: Home) -> Role:
+    beside = send_notifications if home.consumer.name == "notifications" else None
+    return Role(home.database, lambda settings: home.consumer, beside)
 
-ALL_ROLES: Final[Mapping[str, Role]] = {**ROLES, "analytics": Role("analytics", lambda settings: ANALYTICS)}
+
+ALL_ROLES: Final[Mapping[str, Role]] = {name: _role(home) for name, home in HOMES.items()}
+ROLES: Final[Mapping[str, Role]] = {name: role for name, role in ALL_ROLES.items() if name != "analytics"}
+"""The consumers that the mall needs; Analytics, which it does not, is a process of its own."""
 
 
 def run(settings: Settings, names: Sequence[str] = ()) -> None:

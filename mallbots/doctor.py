@@ -199,10 +199,10 @@ async def _temporal(settings: Settings) -> Check:
 
 async def _api(settings: Settings) -> Check:
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.get(f"{settings.api_url}/readyz")
+        answer = await client.get(f"{settings.api_url}/healthz/ready")
     if answer.status_code == httpx.codes.OK:
         return Check("API", Outcome.OK, "ready")
-    return Check("API", Outcome.PROBLEM, f"not ready: {answer.text}", "mend what it names")
+    return Check("API", Outcome.PROBLEM, f"not ready ({answer.status_code})", "mend the database or Temporal")
 
 
 async def _grpc(settings: Settings) -> Check:

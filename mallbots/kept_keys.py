@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from api.access import StaffRole
 from api.keys import ApiKeys, Gateway
 from kernel.database import Database
 from kernel.errors import Misconfigured
@@ -38,11 +39,14 @@ def read_keys(settings: Settings, gateway: Gateway) -> dict[str, str]:
         ) from None
 
 
-async def install_keys(settings: Settings, gateway: Gateway, names: Collection[str]) -> dict[str, str]:
-    """A key that works for each of the holders, by name: the kept one, or a new one, which is kept.
+async def install_keys(
+    settings: Settings, gateway: Gateway, names: Collection[str], roles: Collection[StaffRole] = ()
+) -> dict[str, str]:
+    """A key that works for each of the holders, by name: the kept one, or a new one, which is kept. New ones of
+    services have these `roles`.
 
-    Raises `InvalidInput` for a bad name, `Misconfigured` if the file is damaged or there is no database,
-    `Unavailable` if that does not answer.
+    Raises `InvalidInput` for a bad name, `Conflict` for a service that is called as an account, `Misconfigured` if
+    the file is damaged or there is no database, `Unavailable` if that does not answer.
     """
     database = Database(gateway, settings.database_url(gateway), pool_size=1)
     try:
@@ -54,10 +58,18 @@ async def install_keys(settings: Settings, gateway: Gateway, names: Collection[s
             # The file first: killed in between, it holds keys that do not work and are replaced next time,
             # where the other order would leave keys that work and that nobody has.
             _write(settings, gateway, kept | new)
-            await keys.add(new)
+            await keys.add(new, roles)
         return {name: (kept | new)[name] for name in names}
     finally:
         await database.close()
+
+
+def replace_key(settings: Settings, gateway: Gateway, name: str, key: str) -> None:
+    """Keep this key instead of the kept one of a holder, if there is one. Raises `Misconfigured` if the file is
+    damaged."""
+    kept = read_keys(settings, gateway)
+    if name in kept:
+        _write(settings, gateway, kept | {name: key})
 
 
 def forget_key(settings: Settings, gateway: Gateway, name: str) -> None:

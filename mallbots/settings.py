@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kernel.errors import Misconfigured
@@ -29,6 +29,17 @@ DatabaseName = Literal[
 ]
 DATABASES: Final[tuple[DatabaseName, ...]] = get_args(DatabaseName)
 ADDRESSES_FILE: Final = "mall.env"
+
+
+class LateSeconds(BaseModel):
+    """How many seconds an order may be in a state of the board until it is late."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pending: float = Field(30, gt=0)
+    approved: float = Field(300, gt=0)
+    shopping: float = Field(1200, gt=0)
+    ready: float = Field(7200, gt=0)
 
 
 class Settings(BaseSettings):
@@ -68,13 +79,33 @@ class Settings(BaseSettings):
 
     api_host: str = Field("127.0.0.1", description="Address the API listens on")
     api_port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
-    api_url: str = Field("http://127.0.0.1:8000", description="Where clients of this machine reach the API")
+    api_url: str = Field(
+        "http://127.0.0.1:8000", description="Where browsers reach the API; if it is https, cookies need TLS"
+    )
     answer_timeout: float = Field(
         5.0,
         gt=0,
         le=60,
         description="How long POST /v1/orders waits for the saga's answer before it says 202",
     )
+
+    session_hours: float = Field(
+        12, gt=0, le=24 * 30, description="Hours after which somebody who does nothing is signed out"
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="An OpenID Connect provider that staff sign in by, as it calls itself",
+    )
+    oidc_client_id: str | None = Field(None, description="What the mall is called at that provider")
+    oidc_client_secret: SecretStr | None = Field(None, description="What the mall shows to that provider")
+    oidc_scope: str = Field("openid profile", description="What is asked of that provider")
+    oidc_name_claim: str = Field("preferred_username", description="The claim that is the name of a new account")
+    oidc_roles_claim: str = Field("groups", description="The claim that roles are made of, at every sign-in")
+    oidc_roles: dict[str, Literal["desk", "store", "manager", "operator"]] = Field(
+        {}, description='Which role a value of that claim gives, as JSON: {"mall-desk": "desk"}'
+    )
+    oidc_label: str = Field("Sign in with single sign-on", description="The words on the button of that provider")
 
     grpc_host: str = Field("127.0.0.1", description="Address the gRPC gateways listen on")
     grpc_port: int = Field(50051, ge=1, le=65535, description="Port the gRPC gateways listen on")
@@ -104,6 +135,22 @@ class Settings(BaseSettings):
     )
     robot_silence: float = Field(
         30, ge=1, le=3600, description="How long a robot may be silent until it loses its list"
+    )
+    list_patience_seconds: float = Field(
+        300, gt=0, le=86400, description="How long a shopping list may wait for a robot until it counts as stuck"
+    )
+
+    late_seconds: LateSeconds = Field(
+        LateSeconds(),
+        description="How long an order may be in a state until the board marks it as late, as JSON: pending, "
+        "approved (waits for a robot), shopping, ready",
+    )
+
+    kiosk_idle_seconds: float = Field(
+        60,
+        ge=5,
+        le=3600,
+        description="How long the kiosk page waits until it asks whether somebody is there",
     )
 
     activity_slots: int = Field(

@@ -180,7 +180,7 @@ class _Mall:
         )
 
     def _api(self) -> Part:
-        url = f"{_http_url(self._settings)}/readyz"
+        url = f"{_http_url(self._settings)}/healthz/ready"
 
         async def is_ready() -> bool:
             return (await self._http.get(url)).status_code == httpx.codes.OK
@@ -208,6 +208,11 @@ class _Mall:
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         table.add_row("Kiosk API", f"{settings.api_url}/v1 (docs: {settings.api_url}/docs)")
+        table.add_row("Staff app", f"{settings.api_url}/staff ({self._manager()})")
+        table.add_row(
+            "Kiosk page",
+            f"{settings.api_url}/kiosk (make a browser a kiosk by a kiosk's key at /sign-in?next=/kiosk)",
+        )
         table.add_row("gRPC", f"{settings.grpc_address} (robots, and a service for each domain)")
         table.add_row("Temporal Web UI", settings.temporal_ui_url)
         table.add_row(
@@ -220,6 +225,15 @@ class _Mall:
         table.add_row("Kiosk keys", escape(str(keys_file(settings, "kiosks"))))
         table.add_row("Addresses as settings", escape(str(self._addresses_file)))
         return table
+
+    def _manager(self) -> str:
+        """Who can sign in after the first start."""
+        from mallbots.opening import FIRST_MANAGER, PASSWORD_FILE
+
+        file = self._settings.data_dir / PASSWORD_FILE
+        if file.exists():
+            return f"first sign in as {FIRST_MANAGER}; the password is in {escape(str(file))}"
+        return "`mallbots accounts create` lets somebody in"
 
     async def _display(self) -> None:
         """Keeps a table of the parts at the foot of the terminal."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -16,6 +16,7 @@ import segno
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
+from api.access import STAFF_ROLES, Principal, Role
 from api.app import create_app
 from api.kiosk.idempotency import Claim
 from api.problems import CODES, LARGEST_BODY
@@ -41,11 +42,36 @@ TEA: dict[str, Any] = {"sku": "tea", "quantity": 2}
 ORDER: dict[str, Any] = {"items": [TEA], "payment": {"method": "card", "token": "tok_approved"}}
 
 
+@dataclass(frozen=True)
 class FakeKeys:
-    async def holder_of(self, key: str) -> str:
+    """Lets in `key-of-<name>`, with these roles."""
+
+    kind: Literal["kiosk", "service"] = "kiosk"
+    roles: frozenset[Role] = frozenset({"kiosk"})
+
+    async def principal_of(self, key: str) -> Principal:
         if not key.startswith("key-of-"):
             raise Unauthenticated("this key is not known")
-        return key.removeprefix("key-of-")
+        return Principal(key.removeprefix("key-of-"), self.kind, self.roles)
+
+
+class FakeActs:
+    """Notes acts in a list."""
+
+    def __init__(self) -> None:
+        self.noted: list[dict[str, str | None]] = []
+
+    async def note(
+        self, by: str, act: str, subject: str | None = None, detail: str = "", outcome: str = "done"
+    ) -> None:
+        noted = {"by": by, "act": act, "subject": subject, "detail": detail, "outcome": outcome}
+        self.noted.append(noted)
+
+    async def note_wrong_key(self, where: str, address: str | None) -> None:
+        await self.note("stranger", "come in", None, where, "refused")
+
+
+SERVICE_KEYS = FakeKeys("service", frozenset(STAFF_ROLES))
 
 
 @dataclass
@@ -144,7 +170,10 @@ NOWHERE = {
 
 @dataclass
 class FakeServices:
+    acts: FakeActs = field(default_factory=FakeActs)
+    settings: Settings = field(default_factory=lambda: Settings.model_validate(NOWHERE))
     kiosk_keys: FakeKeys = field(default_factory=FakeKeys)
+    service_keys: FakeKeys = field(default_factory=lambda: SERVICE_KEYS)
     idempotency_keys: FakeIdempotencyKeys = field(default_factory=FakeIdempotencyKeys)
     orders: FakeOrders = field(default_factory=FakeOrders)
     stores: FakeStores = field(default_factory=FakeStores)
@@ -428,11 +457,15 @@ async def test_a_body_without_end_is_cut_off(kiosk: httpx.AsyncClient, declared:
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic key-of-x"}])
 @pytest.mark.parametrize("path", ["/v1/stores", "/v1/products", f"/v1/orders/{UUID(int=7)}/saga"])
-async def test_without_a_key_nothing_is_told(kiosk: httpx.AsyncClient, headers: dict[str, str], path: str) -> None:
+async def test_without_a_key_nothing_is_told(
+    kiosk: httpx.AsyncClient, mall: FakeServices, headers: dict[str, str], path: str
+) -> None:
     del kiosk.headers["Authorization"]
     response = await kiosk.get(path, headers=headers)
     problem(response, 401, "unauthenticated")
     assert response.headers["WWW-Authenticate"] == "Bearer"
+    came = headers.get("Authorization") == "Bearer wrong"
+    assert [act["by"] for act in mall.acts.noted] == (["stranger"] if came else [])
 
 
 async def test_a_kiosk_sees_its_own_orders_only(kiosk: httpx.AsyncClient) -> None:
@@ -539,15 +572,22 @@ async def test_what_nobody_foresaw_is_an_incident_in_the_log_and_tells_nothing(
     assert "secret" not in response.text
 
 
-async def test_readiness_names_what_is_away(kiosk: httpx.AsyncClient, mall: FakeServices) -> None:
-    assert (await kiosk.get("/readyz")).json() == {
+async def test_readiness_names_what_is_away_to_who_may_see_what_is_stuck(
+    kiosk: httpx.AsyncClient, mall: FakeServices
+) -> None:
+    assert (await kiosk.get("/healthz/ready")).json() == {
         "status": "ready",
         "dependencies": {"orders": "ok", "temporal": "ok"},
     }
     mall.checks["temporal"] = "Temporal does not answer"
-    response = await kiosk.get("/readyz")
+    response = await kiosk.get("/healthz/ready")
     assert response.status_code == 503
     assert response.json()["dependencies"]["temporal"] == "Temporal does not answer"
+    mall.service_keys = FakeKeys("service", frozenset({"desk"}))
+    assert (await kiosk.get("/healthz/ready")).json() == {"status": "not ready"}
+    del kiosk.headers["Authorization"]
+    response = await kiosk.get("/healthz/ready")
+    assert (response.status_code, response.json()) == (503, {"status": "not ready"})
     assert (await kiosk.get("/healthz")).json() == {"status": "ok"}
 
 
@@ -558,7 +598,8 @@ async def test_the_api_starts_and_says_what_is_away_while_everything_is_away() -
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://mall") as client,
     ):
-        response = await client.get("/readyz")
+        app.state.services.service_keys = SERVICE_KEYS
+        response = await client.get("/healthz/ready", headers={"Authorization": "Bearer key-of-ops"})
         assert response.status_code == 503
         assert response.json()["dependencies"] == {
             "orders": "the orders database does not answer",
@@ -587,9 +628,10 @@ async def test_the_openapi_document_is_whole(kiosk: httpx.AsyncClient) -> None:
         assert operation["description"]
         assert operation["tags"]
         if path.startswith("/v1"):
-            keys: dict[str, Any] = {"staff": [{"StaffKey": []}], "webhooks": None}
-            assert operation.get("security") == keys.get(path.split("/")[2], [{"KioskKey": []}])
-            assert {"401", "503"} <= operation["responses"].keys()
+            staff, kiosks = ("ServiceKey", "StaffSession"), ("KioskKey", "KioskPage")
+            of = {"staff": staff, "webhooks": ()}.get(path.split("/")[2], kiosks)
+            assert operation.get("security", []) == [{scheme: []} for scheme in of]
+            assert {"401", "403", "503"} <= operation["responses"].keys()
             kinds = {"events": "text/event-stream", "pickup-code.svg": "image/svg+xml"}
             told = kinds.get(path.rpartition("/")[2], "application/json")
             for status, response in operation["responses"].items():

@@ -153,10 +153,11 @@ async def unopened(postgres: str, tmp_path: Path) -> Settings:
         await connection.execute(text(f"CREATE DATABASE {name}"))
     await engine.dispose()
     url = make_url(postgres).set(database=name).render_as_string(hide_password=False)
-    await migrate_database("stores", url)
-    await migrate_database("kiosks", url)
     secret = SecretStr(url)
-    return Settings(data_dir=tmp_path, stores_database_url=secret, kiosks_database_url=secret)
+    for schema in ("stores", "kiosks", "staff"):
+        await migrate_database(schema, url)
+    urls = {f"{schema}_database_url": secret for schema in ("stores", "kiosks", "staff")}
+    return Settings.model_validate({"data_dir": tmp_path, **urls})
 
 
 async def test_a_mall_opens_once_with_goods_and_kiosks(

@@ -81,7 +81,7 @@ def test_every_bad_basket_is_told_with_its_line_and_the_rule(tmp_path: Path) -> 
     assert "line 3: basket_id: " in message
     assert "line 4: items.0.quantity: Input should be greater than or equal to 1" in message
     assert "line 5: kiosk: " in message
-    assert "line 6: basket_id 31198570047 stands on line 1 already" in message
+    assert "line 6: basket_id: 31198570047 stands on line 1 already" in message
 
 
 def test_what_lies_behind_the_count_is_not_read(tmp_path: Path) -> None:

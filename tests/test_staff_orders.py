@@ -11,12 +11,15 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
+from consumers.notifications.messages import NotificationView
 from domains.orders.messages import OrderSummary, OrderView, Refund, RefundOrder
 from domains.payments.messages import Receipt
 from kernel.errors import (
+    Conflict,
     HandOverUnderWay,
     InvalidInput,
     MallError,
+    NotFound,
     NotReady,
     OrderClosed,
     Refusal,
@@ -25,11 +28,11 @@ from kernel.errors import (
     Unavailable,
     WrongPickupCode,
 )
-from kernel.ids import new_id
+from kernel.ids import new_id, now
 from kernel.messages import Cancellation, Pieces
 from mallbots.settings import Settings
 from tests.samples import priced
-from tests.test_kiosk_api_rules import NOWHERE, FakeKeys, problem, view_of
+from tests.test_kiosk_api_rules import NOWHERE, SERVICE_KEYS, FakeActs, FakeKeys, problem, view_of
 from workflows.messages import HandOver, RefundOutcome
 
 ORDER = new_id()
@@ -83,11 +86,47 @@ class FakeOrders:
         return [OrderSummary(**view_of(new_id()).model_dump(include=columns)) for _ in range(3)][: search["limit"]]
 
 
+NOTICE = NotificationView(
+    id=new_id(),
+    kind="ready",
+    order_id=ORDER,
+    customer="ada",
+    kiosk="kiosk-1",
+    pickup_code="K7F2QX",
+    text="Your order is ready.",
+    created_at=now(),
+    status="sent",
+    attempts=1,
+    due_at=now(),
+    sent_at=now(),
+    error=None,
+)
+
+
+@dataclass
+class FakeNotifications:
+    notice: NotificationView = NOTICE
+
+    async def of_order(self, order_id: UUID) -> list[NotificationView]:
+        return [self.notice]
+
+    async def resend(self, notification_id: UUID, order_id: UUID | None = None) -> NotificationView:
+        if (notification_id, order_id) != (self.notice.id, ORDER):
+            raise NotFound("there is no such notification")
+        if self.notice.status == "pending":
+            raise Conflict("it is on its way already")
+        self.notice = self.notice.model_copy(update={"status": "pending", "attempts": 0})
+        return self.notice
+
+
 @dataclass
 class FakeServices:
-    staff_keys: FakeKeys = field(default_factory=FakeKeys)
+    settings: Settings = field(default_factory=lambda: Settings.model_validate(NOWHERE))
+    service_keys: FakeKeys = SERVICE_KEYS
     orders: FakeOrders = field(default_factory=FakeOrders)
     saga: FakeSagas = field(default_factory=FakeSagas)
+    notifications: FakeNotifications = field(default_factory=FakeNotifications)
+    acts: FakeActs = field(default_factory=FakeActs)
     answer_timeout: timedelta = timedelta(seconds=1)
 
     async def sagas(self) -> FakeSagas:
@@ -258,8 +297,44 @@ async def test_staff_search_orders_page_by_page(staff: httpx.AsyncClient, mall: 
     assert len(page["items"]) == 2
     assert page["next"] == page["items"][-1]["order_id"]
     assert mall.orders.searches == [
-        {"pickup_code": "K7F2QX", "statuses": ["ready", "approved"], "before": None, "limit": 3}
+        {
+            "pickup_code": "K7F2QX",
+            "customer": None,
+            "kiosk": None,
+            "statuses": ["ready", "approved"],
+            "before": None,
+            "limit": 3,
+        }
     ]
+
+
+async def test_staff_search_orders_by_customer_and_kiosk(staff: httpx.AsyncClient, mall: FakeServices) -> None:
+    url = "http://mall/v1/staff/orders"
+    assert (await staff.get(url, params={"customer": "ada", "kiosk": "kiosk-1"})).status_code == 200
+    assert (mall.orders.searches[0]["customer"], mall.orders.searches[0]["kiosk"]) == ("ada", "kiosk-1")
+    for name in ("customer", "kiosk"):
+        body = problem(await staff.get(url, params={name: ""}), 422, "invalid_input")
+        assert [error["field"] for error in body["errors"]] == [name]
+
+
+async def test_staff_see_what_the_customer_was_told_and_send_it_again_which_is_noted(
+    staff: httpx.AsyncClient, mall: FakeServices
+) -> None:
+    told = await staff.get("notices")
+    assert (told.status_code, [item["text"] for item in told.json()["items"]]) == (200, ["Your order is ready."])
+    answer = await staff.post(f"notices/{NOTICE.id}/resend")
+    assert (answer.status_code, answer.json()["status"]) == (200, "pending")
+    subject, detail = f"order-{ORDER}", "told ada again: Your order is ready."
+    [act] = mall.acts.noted
+    assert act == {"by": "bea", "act": "orders.notify", "subject": subject, "detail": detail, "outcome": "done"}
+    problem(await staff.post(f"notices/{NOTICE.id}/resend"), 409, "conflict")
+    problem(await staff.post(f"notices/{new_id()}/resend"), 404, "not_found")
+    assert [act["outcome"] for act in mall.acts.noted] == ["done", "refused"]
+
+
+async def test_nothing_was_told_of_an_unknown_order(staff: httpx.AsyncClient, mall: FakeServices) -> None:
+    mall.orders.views.clear()
+    problem(await staff.get("notices"), 404, "not_found")
 
 
 async def test_an_unknown_order_is_not_found(staff: httpx.AsyncClient, mall: FakeServices) -> None:

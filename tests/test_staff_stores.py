@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from api.access import STAFF_ROLES
 from api.app import create_app
 from api.keys import ApiKeys
 from domains.stores.messages import ReserveStock
@@ -26,7 +27,7 @@ async def staff(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     url = SecretStr(database.engine.url.render_as_string(hide_password=False))
     nowhere = {"nats_url": SecretStr("nats://127.0.0.1:1")}
     app = create_app(Settings.model_validate(nowhere | {f"{name}_database_url": url for name in DATABASES}))
-    headers = {"Authorization": f"Bearer {await ApiKeys(database, 'staff').issue('bea')}"}
+    headers = {"Authorization": f"Bearer {await ApiKeys(database, 'staff').issue('bea', STAFF_ROLES)}"}
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://mall", headers=headers) as client:
         yield client

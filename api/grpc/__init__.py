@@ -1,1 +1,1 @@
-"""gRPC: a service for each domain by a key of staff, and the robots' own by a token each."""
+"""gRPC: a service for each domain by the key of a service, and the robots' own by a token each."""

@@ -50,7 +50,7 @@ class DepotService(DepotServicer):
         return pb.ListRobotsResponse(robots=[_robot(robot) for robot in await self._depot.robots()])
 
     async def RetireRobot(self, request: pb.RetireRobotRequest, context: Context) -> pb.Robot:  # noqa: N802
-        return _robot(await self._depot.retire(request.robot))
+        return _robot(await self._depot.retire(request.robot, caller()))
 
     async def ConfirmReturn(  # noqa: N802
         self, request: pb.ConfirmReturnRequest, context: Context

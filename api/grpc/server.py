@@ -1,4 +1,4 @@
-"""The gRPC gateways in one server: the domains' services for staff, the robots' own, health and reflection."""
+"""The gRPC gateways in one server: the domains' for services, the robots' own, health and reflection."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ from mallbots.settings import Settings
 GRACE: Final = 3.0
 """Seconds that calls may still take when the server stops."""
 
-FOR_STAFF: Final = tuple(
+FOR_SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (orders_pb2, "Orders"),
@@ -69,12 +69,13 @@ class GrpcServer:
     def __init__(self, settings: Settings, services: GrpcServices, *, kept_seconds: float = KEPT_SECONDS) -> None:
         self._settings = settings
         self._robots = services.robots
-        self._staff = Keyring(services.staff_keys, kept_seconds)
+        self._services = Keyring(services.service_keys, kept_seconds)
         self._tokens = Keyring(services.robot_tokens, kept_seconds)
         self._health = health.aio.HealthServicer()
-        keyrings = {**dict.fromkeys(FOR_STAFF, self._staff), FOR_ROBOTS: self._tokens}
+        keyrings = {**dict.fromkeys(FOR_SERVICES, self._services), FOR_ROBOTS: self._tokens}
+        access = AccessInterceptor(keyrings, OPEN_TO_ALL, services.acts)
         self._server = aio.server(
-            interceptors=[TraceInterceptor(), ErrorInterceptor(), AccessInterceptor(keyrings, OPEN_TO_ALL)],
+            interceptors=[TraceInterceptor(), ErrorInterceptor(), access],
             options=_OPTIONS,
         )
         orders = OrdersService(services.orders, services.sagas, answer_timeout=services.answer_timeout)
@@ -84,7 +85,7 @@ class GrpcServer:
         add_DepotServicer_to_server(DepotService(services.depot), self._server)
         add_AutomationServicer_to_server(services.robots, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*FOR_STAFF, FOR_ROBOTS, *OPEN_TO_ALL), self._server)
+        reflection.enable_server_reflection((*FOR_SERVICES, FOR_ROBOTS, *OPEN_TO_ALL), self._server)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until cancelled, then send everybody away within seconds. `ready` is called when it begins.
@@ -93,9 +94,9 @@ class GrpcServer:
         """
         self._listen()
         await self._server.start()
-        for service in (*FOR_STAFF, FOR_ROBOTS):
+        for service in (*FOR_SERVICES, FOR_ROBOTS):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        working = [asyncio.create_task(one.run()) for one in (self._staff, self._tokens, self._robots)]
+        working = [asyncio.create_task(one.run()) for one in (self._services, self._tokens, self._robots)]
         try:
             ready()
             done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from api.keys import ApiKeys
 from api.robots.gateway import RobotGateway
+from api.staff.acts import Acts
 from api.temporal import TemporalDoor
 from domains.depot.service import Depot
 from domains.orders.service import Orders
@@ -33,8 +34,9 @@ class GrpcServices:
     payment: Callable[[UUID], Awaitable[PaymentView | None]]
     sagas: Callable[[], Awaitable[OrderSagas]]
     robots: RobotGateway
-    staff_keys: ApiKeys
+    service_keys: ApiKeys
     robot_tokens: ApiKeys
+    acts: Acts
     answer_timeout: timedelta
 
 
@@ -60,8 +62,9 @@ async def grpc_services(settings: Settings) -> AsyncIterator[GrpcServices]:
             payment=payments.view,
             sagas=temporal.sagas,
             robots=RobotGateway(depot, databases["depot"], temporal.steps),
-            staff_keys=ApiKeys(databases["staff"], "staff"),
+            service_keys=ApiKeys(databases["staff"], "staff"),
             robot_tokens=ApiKeys(databases["robots"], "robots"),
+            acts=Acts(databases["staff"]),
             answer_timeout=timedelta(seconds=settings.answer_timeout),
         )
     finally:

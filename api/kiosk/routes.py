@@ -8,10 +8,10 @@ from uuid import UUID
 import segno
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from api.endpoints import OF_A_BODY, ServicesDependency, json_only, problems
+from api.kiosk.access import KioskThatOrders, KioskThatReads
 from api.kiosk.ordering import Ordering
 from api.kiosk.schemas import (
     ApprovedOrder,
@@ -27,15 +27,9 @@ from api.kiosk.schemas import (
 )
 from api.problems import RETRY_AFTER_SECONDS, problem_response
 from domains.stores.messages import ProductView
-from kernel.errors import Refused, Unauthenticated
+from kernel.errors import Refused
 from kernel.messages import Sku
 from workflows.messages import SagaAccount
-
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="KioskKey",
-    description="The kiosk's API key; `mallbots keys create KIOSK` makes one.",
-)
 
 
 def ordering(found: ServicesDependency) -> Ordering:
@@ -43,18 +37,7 @@ def ordering(found: ServicesDependency) -> Ordering:
     return Ordering(found)
 
 
-async def kiosk(
-    found: ServicesDependency,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str:
-    """The kiosk that asks. Raises `Unauthenticated`."""
-    if credentials is None:
-        raise Unauthenticated("send your kiosk's key as `Authorization: Bearer KEY`")
-    return await found.kiosk_keys.holder_of(credentials.credentials)
-
-
 OrderingDependency = Annotated[Ordering, Depends(ordering)]
-Kiosk = Annotated[str, Depends(kiosk)]
 OrderId = Annotated[UUID, Path(description="The order's id")]
 
 
@@ -83,7 +66,7 @@ router = APIRouter(prefix="/v1", redirect_slashes=False)
     tags=["Catalogue"],
     responses=problems({}),
 )
-async def list_stores(mall: ServicesDependency, kiosk: Kiosk) -> StoreList:
+async def list_stores(mall: ServicesDependency, kiosk: KioskThatReads) -> StoreList:
     """Every store of the mall, by name. One that is not open sells nothing."""
     return StoreList(items=await mall.stores.stores())
 
@@ -98,7 +81,7 @@ async def list_stores(mall: ServicesDependency, kiosk: Kiosk) -> StoreList:
 )
 async def list_products(
     mall: ServicesDependency,
-    kiosk: Kiosk,
+    kiosk: KioskThatReads,
     search: Annotated[ProductSearch, Query()],
 ) -> ProductPage:
     """Products by sku, a page at a time. Follow `next` as it is."""
@@ -120,7 +103,7 @@ async def list_products(
     tags=["Catalogue"],
     responses=problems({404: "The mall does not sell it", 422: "This can not be a sku"}),
 )
-async def get_product(mall: ServicesDependency, kiosk: Kiosk, sku: Annotated[Sku, Path()]) -> ProductView:
+async def get_product(mall: ServicesDependency, kiosk: KioskThatReads, sku: Annotated[Sku, Path()]) -> ProductView:
     """A product with its price and how many pieces can be ordered now."""
     return await mall.stores.product(sku)
 
@@ -154,7 +137,7 @@ async def get_product(mall: ServicesDependency, kiosk: Kiosk, sku: Annotated[Sku
 )
 async def place_order(
     desk: OrderingDependency,
-    kiosk: Kiosk,
+    kiosk: KioskThatOrders,
     body: OrderToPlace,
     key: Annotated[
         str,
@@ -190,7 +173,7 @@ async def place_order(
     response_model_exclude_none=True,
     responses=problems({404: "This kiosk has no such order", 422: "This can not be an order's id"}),
 )
-async def get_order(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> Order:
+async def get_order(desk: OrderingDependency, kiosk: KioskThatOrders, order_id: OrderId) -> Order:
     """The order as it is now."""
     return await desk.order(kiosk, order_id)
 
@@ -217,7 +200,7 @@ async def get_order(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -
 )
 async def follow_order(
     desk: OrderingDependency,
-    kiosk: Kiosk,
+    kiosk: KioskThatOrders,
     order_id: OrderId,
     last_event_id: Annotated[
         str | None,
@@ -254,7 +237,7 @@ async def follow_order(
         }
     ),
 )
-async def get_saga(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> SagaAccount:
+async def get_saga(desk: OrderingDependency, kiosk: KioskThatOrders, order_id: OrderId) -> SagaAccount:
     """The workflow's own account: every step with its state, attempts, times and undo."""
     return await desk.saga(kiosk, order_id)
 
@@ -285,7 +268,7 @@ async def get_saga(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) ->
 )
 async def cancel_order(
     desk: OrderingDependency,
-    kiosk: Kiosk,
+    kiosk: KioskThatOrders,
     order_id: OrderId,
     body: Annotated[OrderToCancel | None, Body()] = None,
 ) -> Response:
@@ -315,7 +298,7 @@ async def cancel_order(
         ),
     },
 )
-async def get_pickup_code(desk: OrderingDependency, kiosk: Kiosk, order_id: OrderId) -> Response:
+async def get_pickup_code(desk: OrderingDependency, kiosk: KioskThatOrders, order_id: OrderId) -> Response:
     """The order's pickup code, for the customer's telephone or a printer."""
     picture = BytesIO()
     segno.make(await desk.pickup_code(kiosk, order_id), error="q", micro=False).save(picture, kind="svg", scale=8)

@@ -210,7 +210,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether orders can be taken: each dependency is `ok`, or says what is wrong with it."""
+    """Whether orders can be taken: each dependency, where it is told, is `ok` or says what is wrong with it."""
 
     status: Literal["ready", "not ready"]
-    dependencies: dict[str, str]
+    dependencies: dict[str, str] | None = None

@@ -7,8 +7,19 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
 from api.endpoints import ServicesDependency, problems
-from api.staff.access import Staff
-from consumers.analytics.queries import Minute, MissingProduct, Refusals, RobotUse, Sales, Times, Window
+from api.staff.access import may
+from consumers.analytics.queries import (
+    Counts,
+    Minute,
+    MissingProduct,
+    Refusals,
+    RobotUse,
+    Sales,
+    StoreSales,
+    Times,
+    TookInStep,
+    Window,
+)
 from kernel.errors import InvalidInput
 from kernel.ids import now
 
@@ -37,6 +48,7 @@ def window(
 AskedWindow = Annotated[Window, Depends(window)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 LongLimit = Annotated[int, Query(ge=1, le=10_000, description="How many at most, from the oldest on")]
+Step = Annotated[int, Query(ge=1, le=1440, description="So many minutes together, from `from` on")]
 MINUTES_OF_A_DAY: Final = 1440
 
 
@@ -45,6 +57,26 @@ class OrdersByMinute(BaseModel):
 
     window: Window
     items: list[Minute]
+    more: bool = Field(description="Whether later ones were left out: ask for them by a later `from`")
+
+
+class Summary(BaseModel):
+    """The window in a few numbers. `approved_share` is of the orders that were approved or refused; null if none
+    was. `sales` are by store, those that sold most first."""
+
+    window: Window
+    orders: Counts
+    approved_share: float | None
+    times: Times
+    sales: list[StoreSales]
+    refusals: list[Refusals]
+
+
+class TimesToReady(BaseModel):
+    """How long orders took from placed to ready, oldest first."""
+
+    window: Window
+    items: list[TookInStep]
     more: bool = Field(description="Whether later ones were left out: ask for them by a later `from`")
 
 
@@ -93,16 +125,44 @@ router = APIRouter(
 
 
 @router.get(
+    "/summary",
+    operation_id="getSummary",
+    summary="The window in a few numbers",
+    response_description="Orders, times, sales by store and refusals by reason",
+)
+async def summary(
+    mall: ServicesDependency, staff: Annotated[str, may("analytics.read")], asked: AskedWindow, limit: Limit = 100
+) -> Summary:
+    """All orders of the window together, how long they took, what each store sold (`limit` stores), and why orders
+    were refused."""
+    counts = await mall.analytics.counts(asked)
+    answered = counts.approved + counts.rejected
+    return Summary(
+        window=asked,
+        orders=counts,
+        approved_share=counts.approved / answered if answered else None,
+        times=await mall.analytics.times(asked),
+        sales=await mall.analytics.sales_by_store(asked, limit),
+        refusals=await mall.analytics.refusals(asked),
+    )
+
+
+@router.get(
     "/orders",
     operation_id="getOrdersByMinute",
     summary="Orders a minute",
     response_description="The minutes in which something happened",
 )
 async def orders(
-    mall: ServicesDependency, staff: Staff, asked: AskedWindow, limit: LongLimit = MINUTES_OF_A_DAY
+    mall: ServicesDependency,
+    staff: Annotated[str, may("analytics.read")],
+    asked: AskedWindow,
+    limit: LongLimit = MINUTES_OF_A_DAY,
+    step: Step = 1,
 ) -> OrdersByMinute:
-    """How many orders were placed, approved, rejected, cancelled and completed in each minute."""
-    found = await mall.analytics.orders(asked, limit + 1)
+    """How many orders were placed, approved, rejected, cancelled and completed in each minute, or each `step`
+    minutes."""
+    found = await mall.analytics.orders(asked, limit + 1, step)
     return OrdersByMinute(window=asked, items=found[:limit], more=len(found) > limit)
 
 
@@ -113,7 +173,10 @@ async def orders(
     response_description="The hours in which something was sold",
 )
 async def sales(
-    mall: ServicesDependency, staff: Staff, asked: AskedWindow, limit: LongLimit = 1000
+    mall: ServicesDependency,
+    staff: Annotated[str, may("analytics.read")],
+    asked: AskedWindow,
+    limit: LongLimit = 1000,
 ) -> SalesByStore:
     """What each store sold, in the hour in which the order was approved. A cancelled order is taken out again."""
     found = await mall.analytics.sales(asked, limit + 1)
@@ -126,7 +189,9 @@ async def sales(
     summary="Refusals by reason",
     response_description="The reasons",
 )
-async def refusals(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> RefusalsByReason:
+async def refusals(
+    mall: ServicesDependency, staff: Annotated[str, may("analytics.read")], asked: AskedWindow
+) -> RefusalsByReason:
     """Why orders were refused, and how many. An order that somebody cancelled is not refused."""
     return RefusalsByReason(window=asked, items=await mall.analytics.refusals(asked))
 
@@ -138,7 +203,7 @@ async def refusals(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -
     response_description="The products",
 )
 async def missing_items(
-    mall: ServicesDependency, staff: Staff, asked: AskedWindow, limit: Limit = 100
+    mall: ServicesDependency, staff: Annotated[str, may("analytics.read")], asked: AskedWindow, limit: Limit = 100
 ) -> MissingProducts:
     """What robots did not find on the shelf."""
     return MissingProducts(window=asked, items=await mall.analytics.missing_items(asked, limit))
@@ -150,9 +215,30 @@ async def missing_items(
     summary="How long orders take",
     response_description="From placed to ready, and to completed",
 )
-async def times(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> OrderTimes:
+async def times(
+    mall: ServicesDependency, staff: Annotated[str, may("analytics.read")], asked: AskedWindow
+) -> OrderTimes:
     """The median and the 95th percentile of the time from placed to ready, and from placed to completed."""
     return OrderTimes(window=asked, times=await mall.analytics.times(asked))
+
+
+@router.get(
+    "/times-to-ready",
+    operation_id="getTimesToReady",
+    summary="How long orders take to be ready, over time",
+    response_description="The steps in which orders became ready",
+)
+async def times_to_ready(
+    mall: ServicesDependency,
+    staff: Annotated[str, may("analytics.read")],
+    asked: AskedWindow,
+    limit: LongLimit = MINUTES_OF_A_DAY,
+    step: Step = 15,
+) -> TimesToReady:
+    """The median and the 95th percentile from placed to ready, of the orders that became ready in each `step`
+    minutes."""
+    found = await mall.analytics.times_to_ready(asked, limit + 1, step)
+    return TimesToReady(window=asked, items=found[:limit], more=len(found) > limit)
 
 
 @router.get(
@@ -161,6 +247,8 @@ async def times(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> O
     summary="The robots' use",
     response_description="The robots that were online or did something",
 )
-async def robots(mall: ServicesDependency, staff: Staff, asked: AskedWindow) -> RobotsUse:
+async def robots(
+    mall: ServicesDependency, staff: Annotated[str, may("analytics.read")], asked: AskedWindow
+) -> RobotsUse:
     """For each robot how long it was online and busy, and what it brought."""
     return RobotsUse(window=asked, items=await mall.analytics.robots(asked))

@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from fastapi import APIRouter, WebSocket
-from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import BaseModel
 from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocketDisconnect
@@ -16,11 +16,14 @@ from api.endpoints import ServicesDependency
 from api.live.hub import TooSlow
 from api.live.messages import Hello, PositionMessage
 from api.services import Services
+from api.staff.access import whoever_asks
 from events.consumer import DOMAINS
-from kernel.errors import InvalidInput, Unauthenticated
+from kernel.errors import Forbidden, InvalidInput, Unavailable
 from kernel.messages import DomainName
 
 HEARTBEAT: Final = 15.0
+LOOKED_AT_EVERY: Final = 3.0
+"""Seconds after which it is looked at again whether a client may still follow."""
 
 _SEND_TIMEOUT: Final = 5.0
 _MOST_AT_ONCE: Final = 50
@@ -36,7 +39,8 @@ router = APIRouter(prefix="/v1/staff", redirect_slashes=False)
 async def follow_events(websocket: WebSocket, mall: ServicesDependency) -> None:
     """Every event of the mall, in one order, as it happens: `WS /v1/staff/events?topics=orders,depot&after=1234`.
 
-    The key of a member of staff comes as `Authorization: Bearer KEY`. `topics` are the domains whose events are
+    The key of a service comes as `Authorization: Bearer KEY`; browsers send the cookie of who signed in, and from
+    which site's page they ask, which must be ours. `topics` are the domains whose events are
     wanted, separated by commas (without it: all). `after` is a position: what follows it is delivered first.
     Without it the delivery begins with the next event.
 
@@ -55,7 +59,8 @@ async def follow_events(websocket: WebSocket, mall: ServicesDependency) -> None:
     The socket is accepted before it is refused, so that browsers learn the reason. It is closed with a code of
     `api.closing.CloseCode`:
 
-    - 4401: there is no key, or it is not valid (any more). It is looked at once, when the client connects.
+    - 4401: there is no key or session, or it is not valid any more, which is looked at every few seconds.
+    - 4403: its roles do not allow it (any more), or the page that asks is of another site.
     - 4400: a parameter breaks a rule: an unknown topic, or `after` is no position or one that no event has yet.
     - 4410: what follows `after` is not kept any more, or this server saw that the stream was lost and made anew
       while the client was connected. Take a fresh snapshot and connect without `after`. (Who connects with an
@@ -69,16 +74,22 @@ async def follow_events(websocket: WebSocket, mall: ServicesDependency) -> None:
     """
     await websocket.accept()
     delivering = asyncio.create_task(_deliver(websocket, mall))
+    watching = asyncio.create_task(_while_allowed(websocket, mall))
     listening = asyncio.create_task(_until_gone(websocket))
+    tasks = (delivering, watching, listening)
     try:
-        await asyncio.wait({delivering, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if delivering.done() and (error := delivering.exception()) and not isinstance(error, WebSocketDisconnect):
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        errors = [task.exception() for task in (delivering, watching) if task.done()]
+        error = next((error for error in errors if error and not isinstance(error, WebSocketDisconnect)), None)
+        if error is not None:
             assert isinstance(error, Exception)
+            delivering.cancel()
+            await asyncio.wait({delivering})
             await close_for(websocket, error)
     finally:
-        delivering.cancel()
-        listening.cancel()
-        await asyncio.gather(delivering, listening, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _deliver(websocket: WebSocket, mall: Services) -> None:
@@ -114,10 +125,22 @@ async def _until_gone(websocket: WebSocket) -> None:
 
 
 async def _authenticate(websocket: WebSocket, mall: Services) -> None:
-    scheme, key = get_authorization_scheme_param(websocket.headers.get("Authorization"))
-    if scheme.lower() != "bearer" or not key:
-        raise Unauthenticated("send your staff key as `Authorization: Bearer KEY`")
-    await mall.staff_keys.holder_of(key)
+    """Raises `Unauthenticated` or `Forbidden`, which is noted."""
+    who = await whoever_asks(websocket, mall, to_follow=True)
+    try:
+        who.check("events.follow")
+    except Forbidden as refusal:
+        await mall.acts.note(who.name, "events.follow", None, refusal.message, "refused")
+        raise
+
+
+async def _while_allowed(websocket: WebSocket, mall: Services) -> None:
+    """Raises what `_authenticate` does as soon as the client may not follow any more. While that can not be known,
+    it may."""
+    while True:
+        await asyncio.sleep(LOOKED_AT_EVERY)
+        with suppress(Unavailable):
+            await _authenticate(websocket, mall)
 
 
 def _asked_for(parameters: QueryParams) -> tuple[tuple[DomainName, ...], int | None]:

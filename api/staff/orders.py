@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from api.endpoints import OF_A_BODY, ServicesDependency, json_only, problems
 from api.problems import RETRY_AFTER_SECONDS
-from api.staff.access import Staff
+from api.staff.access import may
 from api.staff.schemas import (
     HandedOver,
+    NoticeList,
     OrderPage,
     OrderSearch,
     OrderToCancel,
@@ -20,6 +21,7 @@ from api.staff.schemas import (
     Refunded,
     UnderWay,
 )
+from consumers.notifications.messages import NotificationView
 from domains.orders.messages import LIVE, OrderView, RefundOrder
 from domains.payments.messages import PaymentView
 from kernel.errors import NotFound, OrderClosed, Refused
@@ -58,12 +60,17 @@ def _accepted(model: str) -> dict[int | str, dict[str, object]]:
     responses=problems({422: "A parameter breaks a rule"}),
 )
 async def find_orders(
-    mall: ServicesDependency, staff: Staff, search: Annotated[OrderSearch, Query()]
+    mall: ServicesDependency, staff: Annotated[str, may("orders.read")], search: Annotated[OrderSearch, Query()]
 ) -> OrderPage:
     """Orders, the newest first. A pickup code is unique among the orders that can be picked up."""
     code = search.pickup_code.strip().upper() if search.pickup_code else None
     found = await mall.orders.find(
-        pickup_code=code, statuses=search.status, before=search.before, limit=search.limit + 1
+        pickup_code=code,
+        customer=search.customer,
+        kiosk=search.kiosk,
+        statuses=search.status,
+        before=search.before,
+        limit=search.limit + 1,
     )
     page = found[: search.limit]
     return OrderPage(items=page, next=page[-1].order_id if len(found) > len(page) else None)
@@ -77,7 +84,9 @@ async def find_orders(
     tags=["Staff"],
     responses=problems({404: _NO_ORDER, 422: _NO_ID}),
 )
-async def get_order(mall: ServicesDependency, staff: Staff, order_id: OrderId) -> OrderView:
+async def get_order(
+    mall: ServicesDependency, staff: Annotated[str, may("orders.read")], order_id: OrderId
+) -> OrderView:
     """The order as it is now: what was asked for, what was missing, what it costs."""
     return await _order(mall, order_id)
 
@@ -90,7 +99,9 @@ async def get_order(mall: ServicesDependency, staff: Staff, order_id: OrderId) -
     tags=["Staff"],
     responses=problems({404: "There is no such saga (any more)", 422: _NO_ID}),
 )
-async def get_saga(mall: ServicesDependency, staff: Staff, order_id: OrderId) -> SagaAccount:
+async def get_saga(
+    mall: ServicesDependency, staff: Annotated[str, may("orders.read")], order_id: OrderId
+) -> SagaAccount:
     """Every step with its state, attempts, times and undo."""
     return await (await mall.sagas()).account(order_id)
 
@@ -103,7 +114,9 @@ async def get_saga(mall: ServicesDependency, staff: Staff, order_id: OrderId) ->
     tags=["Staff"],
     responses=problems({404: "Nothing is known of a payment of such an order", 422: _NO_ID}),
 )
-async def get_payment(mall: ServicesDependency, staff: Staff, order_id: OrderId) -> PaymentView:
+async def get_payment(
+    mall: ServicesDependency, staff: Annotated[str, may("orders.read")], order_id: OrderId
+) -> PaymentView:
     """What is held or due, captured and refunded, or why it was declined."""
     payment = await mall.payments.view(order_id)
     if payment is None:
@@ -139,7 +152,7 @@ async def get_payment(mall: ServicesDependency, staff: Staff, order_id: OrderId)
 )
 async def hand_over(
     mall: ServicesDependency,
-    staff: Staff,
+    staff: Annotated[str, may("orders.hand_over")],
     order_id: OrderId,
     body: OrderToHandOver,
     key: IdempotencyKey = None,
@@ -186,7 +199,7 @@ async def hand_over(
 )
 async def cancel_order(
     mall: ServicesDependency,
-    staff: Staff,
+    staff: Annotated[str, may("orders.cancel")],
     order_id: OrderId,
     body: Annotated[OrderToCancel | None, Body()] = None,
 ) -> Response:
@@ -225,7 +238,7 @@ async def cancel_order(
 )
 async def refund_order(
     mall: ServicesDependency,
-    staff: Staff,
+    staff: Annotated[str, may("orders.refund")],
     order_id: OrderId,
     body: OrderToRefund,
     key: Annotated[
@@ -249,6 +262,51 @@ async def refund_order(
         raise Refused(outcome.refusal)
     assert outcome.refund is not None
     return _json(Refunded.model_validate({"order_id": order_id, **dict(outcome.refund)}), 200)
+
+
+@router.get(
+    "/orders/{order_id}/notices",
+    operation_id="listNotices",
+    summary="What the customer of an order was told",
+    response_description="The notices",
+    tags=["Staff"],
+    responses=problems({404: _NO_ORDER, 422: _NO_ID}),
+)
+async def list_notices(
+    mall: ServicesDependency, staff: Annotated[str, may("orders.read")], order_id: OrderId
+) -> NoticeList:
+    """Each notice with how far its telling is. They follow the order within moments; there are none of an order
+    without a customer."""
+    await _order(mall, order_id)
+    return NoticeList(order_id=order_id, items=await mall.notifications.of_order(order_id))
+
+
+@router.post(
+    "/orders/{order_id}/notices/{notification_id}/resend",
+    operation_id="resendNotice",
+    summary="Tell the customer again",
+    response_description="The notice, on its way again",
+    tags=["Staff"],
+    responses=problems(
+        {
+            404: "The order has no such notice",
+            409: "It is on its way already (`conflict`)",
+            422: "This can not be an id",
+        }
+    ),
+)
+async def resend_notice(
+    mall: ServicesDependency,
+    staff: Annotated[str, may("orders.notify")],
+    order_id: OrderId,
+    notification_id: Annotated[UUID, Path(description="The notice's id")],
+) -> NotificationView:
+    """Sends a notice that was sent, or has failed, once more. It keeps its id, so that a receiver that has it
+    already may drop it."""
+    notice = await mall.notifications.resend(notification_id, order_id)
+    told = f"told {notice.customer} again: {notice.text}"
+    await mall.acts.note(by=staff, act="orders.notify", subject=f"order-{order_id}", detail=told)
+    return notice
 
 
 async def _order(mall: ServicesDependency, order_id: UUID) -> OrderView:

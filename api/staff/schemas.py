@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.kiosk.schemas import PRINTABLE, CardToken
+from consumers.notifications.messages import NotificationView
 from domains.orders.messages import OrderStatus, OrderSummary
 from domains.payments.messages import CashPayment, DeskCardPayment, DeskPayment, Receipt
 from kernel.messages import Cents, Currency, PricedLine, Sku
@@ -22,6 +23,12 @@ class OrderSearch(_Request):
 
     pickup_code: Annotated[str, StringConstraints(max_length=20, pattern=PRINTABLE)] | None = Field(
         None, description="Only the order with this pickup code, as the customer says it"
+    )
+    customer: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=PRINTABLE)] | None = Field(
+        None, description="Only orders of customers whose name begins so, in capitals or not"
+    )
+    kiosk: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=PRINTABLE)] | None = Field(
+        None, description="Only orders of the kiosk with this name"
     )
     status: list[OrderStatus] = Field([], description="Only orders in one of these")
     before: UUID | None = Field(None, description="Only those that were placed before this order")
@@ -93,6 +100,13 @@ class OrderToRefund(_Request):
     reason: Reason = ""
 
 
+class NoticeList(BaseModel):
+    """What the customer of an order was told, the oldest first."""
+
+    order_id: UUID
+    items: list[NotificationView]
+
+
 class HandedOver(BaseModel):
     """The order is completed."""
 
@@ -105,7 +119,7 @@ class UnderWay(BaseModel):
     """It is on record and will be done: look at the order again."""
 
     order_id: UUID
-    status: Literal["handing_over", "cancelling", "refunding"]
+    status: Literal["handing_over", "cancelling", "refunding", "skipping_undo"]
 
 
 class Refunded(BaseModel):

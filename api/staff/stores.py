@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.endpoints import OF_A_BODY, ServicesDependency, json_only, problems
-from api.staff.access import Staff
+from api.staff.access import may
+from api.staff.resources import action, reference, resource
 from domains.stores.daily_work import StaffCommand
 from domains.stores.messages import (
     ChangePrice,
@@ -42,9 +43,13 @@ class _Request(BaseModel):
 class StockSearch(_Request):
     """Which products, and how many at once."""
 
-    store: Words | None = Field(None, description="Only of the store of this name")
-    q: Words = Field("", description="Only those with, for each of these words, one that begins so")
-    low: bool = Field(False, description="Only those of which few can still be ordered")
+    store: Words | None = Field(
+        None, description="Only of the store of this name", json_schema_extra=reference("stores", "name")
+    )
+    q: Words = Field(
+        "", title="Search", description="Only those with, for each of these words, one that begins so"
+    )
+    low: bool = Field(False, title="Only low stock", description="Only those of which few can still be ordered")
     after: Sku | None = Field(None, description="Only those behind this sku")
     limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = Field(50, description="How many at most")
 
@@ -66,15 +71,19 @@ class ProductToChange(_Request):
     )
 
     price_cents: Annotated[int, Field(strict=True, ge=0, le=10_000_000_000)] | None = Field(
-        None, description="For orders to come"
+        None, title="Price", description="For orders to come"
     )
     name: Name | None = None
     brand: Words | None = None
     alternatives: Annotated[list[Sku], Field(max_length=20)] | None = Field(
-        None, description="What may be picked instead of it, the first choice first"
+        None,
+        description="What may be picked instead of it, the first choice first",
+        json_schema_extra=reference("products", "sku"),
     )
     low_at: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | None = Field(
-        None, description="How few pieces that can still be ordered are few; 0 never tells of it"
+        None,
+        title="Low at",
+        description="How few pieces that can still be ordered are few; 0 never tells of it",
     )
 
 
@@ -122,8 +131,17 @@ router = APIRouter(prefix="/v1/staff", tags=["Stores"], redirect_slashes=False)
     summary="All stores",
     response_description="The stores",
     responses=problems({}),
+    openapi_extra=resource(
+        "stores",
+        "Stores",
+        key="id",
+        label="name",
+        columns={"name": "Name", "open": "State"},
+        words={"open": ("closed", "open")},
+        trail="store-{id}",
+    ),
 )
-async def list_stores(mall: ServicesDependency, staff: Staff) -> StaffStoreList:
+async def list_stores(mall: ServicesDependency, staff: Annotated[str, may("stores.read")]) -> StaffStoreList:
     """Every store of the mall, by name. One that is not open sells nothing."""
     return StaffStoreList(items=await mall.stores.stores())
 
@@ -137,9 +155,10 @@ async def list_stores(mall: ServicesDependency, staff: Staff) -> StaffStoreList:
     responses=problems(
         {**OF_A_BODY, 404: "There is no such store", 409: "Another store has this name (`conflict`)"}
     ),
+    openapi_extra=action("stores", "Change"),
 )
 async def change_store(
-    mall: ServicesDependency, staff: Staff, store_id: StoreId, body: StoreToChange
+    mall: ServicesDependency, staff: Annotated[str, may("stores.change")], store_id: StoreId, body: StoreToChange
 ) -> StoreView:
     """Changes all that is given, or nothing. Accepted orders keep what they have: a store that closes sells
     nothing from then on, and what was sold is still picked there."""
@@ -158,8 +177,29 @@ async def change_store(
     summary="Search the stock",
     response_description="A page of products",
     responses=problems({422: "A parameter breaks a rule"}),
+    openapi_extra=resource(
+        "products",
+        "Products",
+        key="sku",
+        label="name",
+        columns={
+            "sku": "SKU",
+            "name": "Name",
+            "brand": "Brand",
+            "store": "Store",
+            "price_cents": "Price",
+            "on_hand": "On hand",
+            "reserved": "Reserved",
+            "available": "Available",
+            "low": "Stock",
+        },
+        words={"low": ("", "low")},
+        trail="product-{sku}",
+    ),
 )
-async def list_stock(mall: ServicesDependency, staff: Staff, search: Annotated[StockSearch, Query()]) -> StockPage:
+async def list_stock(
+    mall: ServicesDependency, staff: Annotated[str, may("stores.read")], search: Annotated[StockSearch, Query()]
+) -> StockPage:
     """Products with their stock by sku, a page at a time. Follow `next` as it is."""
     found = await mall.stores.stock(
         store=search.store,
@@ -182,7 +222,9 @@ async def list_stock(mall: ServicesDependency, staff: Staff, search: Annotated[S
     response_description="The product",
     responses=problems({**_NOT_SOLD, 422: "This can not be a sku"}),
 )
-async def get_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath) -> StockView:
+async def get_stock(
+    mall: ServicesDependency, staff: Annotated[str, may("stores.read")], sku: SkuInPath
+) -> StockView:
     """A product with how many pieces there are, and how many of them are held for orders."""
     return await mall.stores.stock_of(sku)
 
@@ -194,9 +236,10 @@ async def get_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath) -> S
     response_description="The product",
     dependencies=[Depends(json_only)],
     responses=problems({**OF_A_BODY, **_NOT_SOLD}),
+    openapi_extra=action("products", "Change"),
 )
 async def change_product(
-    mall: ServicesDependency, staff: Staff, sku: SkuInPath, body: ProductToChange
+    mall: ServicesDependency, staff: Annotated[str, may("stores.change")], sku: SkuInPath, body: ProductToChange
 ) -> StockView:
     """Changes all that is given, or nothing. Accepted orders keep their prices and names."""
     commands: list[StaffCommand] = []
@@ -219,8 +262,11 @@ async def change_product(
     response_description="It is not sold any more",
     status_code=204,
     responses=problems({404: "The mall never sold it", 422: "This can not be a sku"}),
+    openapi_extra=action("products", "Remove", danger=True),
 )
-async def remove_product(mall: ServicesDependency, staff: Staff, sku: SkuInPath) -> None:
+async def remove_product(
+    mall: ServicesDependency, staff: Annotated[str, may("stores.change")], sku: SkuInPath
+) -> None:
     """Takes a product out of the catalogue; again, it answers the same. Orders that have it keep it. The import
     of a catalogue brings it back."""
     await mall.stores.manage(RemoveProduct(sku=sku, by=staff))
@@ -235,8 +281,11 @@ async def remove_product(mall: ServicesDependency, staff: Staff, sku: SkuInPath)
     responses=problems(
         {**OF_A_BODY, **_NOT_SOLD, 409: "This receipt was for another quantity, or there is no room (`conflict`)"}
     ),
+    openapi_extra=action("products", "Receive"),
 )
-async def receive_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath, body: Delivery) -> StockView:
+async def receive_stock(
+    mall: ServicesDependency, staff: Annotated[str, may("stock.change")], sku: SkuInPath, body: Delivery
+) -> StockView:
     """Adds what arrived to the stock. Send it again with the same receipt as often as you like: it is added
     once."""
     command = ReceiveStock(sku=sku, quantity=body.quantity, receipt=body.receipt, by=staff)
@@ -251,8 +300,11 @@ async def receive_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath, 
     response_description="The product, with what was counted",
     dependencies=[Depends(json_only)],
     responses=problems({**OF_A_BODY, **_NOT_SOLD, 409: "More pieces than that are held for orders (`conflict`)"}),
+    openapi_extra=action("products", "Count"),
 )
-async def correct_stock(mall: ServicesDependency, staff: Staff, sku: SkuInPath, body: Count) -> StockView:
+async def correct_stock(
+    mall: ServicesDependency, staff: Annotated[str, may("stock.change")], sku: SkuInPath, body: Count
+) -> StockView:
     """Sets how many pieces there are on the shelf. Never fewer than are held for orders: cancel orders first."""
     await mall.stores.manage(CorrectStock(sku=sku, on_hand=body.on_hand, reason=body.reason, by=staff))
     return await mall.stores.stock_of(sku)

@@ -15,7 +15,9 @@ from mallbots.settings import Settings
 
 def desk_command(
     *,
-    clerk: Annotated[str, typer.Option(help="Who hands over; gets a key of staff if there is none.")] = "clerk-1",
+    clerk: Annotated[
+        str, typer.Option(help="Who hands over: a service, which gets a key if it has none.")
+    ] = "clerk-1",
     concurrency: Annotated[int, typer.Option(min=1, max=100, help="So many orders at a time.")] = 4,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:

@@ -16,9 +16,9 @@ from mallbots.options import DEFAULT_DATA_DIR, DataDir
 from mallbots.settings import Settings
 
 if TYPE_CHECKING:
+    from consumers.watch import Progress
     from events.dead_letters import DeadLetter
     from events.recorded import RecordedEvent
-    from mallbots.event_views import Progress
 
 app = typer.Typer(help="What happened, as it happens, and who has heard of it.", no_args_is_help=True)
 

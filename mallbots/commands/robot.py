@@ -44,7 +44,7 @@ def robot_command(
         list[str] | None,
         typer.Option(
             envvar="MALLBOTS_ROBOT_TOKENS",
-            help="A robot's token (`mallbots keys create --robot NAME`), for a machine that has no access to "
+            help="A robot's token (`mallbots keys create NAME --robot`), for a machine that has no access to "
             "the database; given again, for a robot each. The variable has them between spaces.",
             show_default=False,
         ),

@@ -150,6 +150,10 @@ async def numbers(database: Database) -> dict[str, Any]:
         "missing": await analytics.missing_items(DAY, 10),
         "times": await analytics.times(DAY),
         "robots": await analytics.robots(DAY),
+        "counts": await analytics.counts(DAY),
+        "hours": await analytics.orders(DAY, 100, step=60),
+        "sales-by-store": await analytics.sales_by_store(DAY, 100),
+        "hours-to-ready": await analytics.times_to_ready(DAY, 100, step=60),
     }
 
 
@@ -176,6 +180,33 @@ async def test_orders_are_counted_by_the_minute(told: dict[str, Any]) -> None:
         132: nothing | {"completed": 1},
         133: nothing | {"expired": 1},
     }
+
+
+async def test_orders_are_counted_in_steps_from_the_windows_beginning_and_all_together(
+    told: dict[str, Any], fresh_database: Database
+) -> None:
+    hours = {one.minute - NOON: (one.placed, one.cancelled) for one in told["hours"]}
+    assert hours == {timedelta(hours=hour): counts for hour, counts in ((0, (5, 1)), (1, (0, 1)), (2, (2, 0)))}
+    # Half an hour off, as some time zones are.
+    off = Window(since=DAY.since + timedelta(minutes=30), until=DAY.until)
+    steps = await Analytics(fresh_database).orders(off, 100, step=60)
+    assert [one.minute - NOON for one in steps] == [timedelta(minutes=minutes) for minutes in (-30, 30, 90)]
+    assert told["counts"].model_dump() == {
+        "placed": 7,
+        "approved": 5,
+        "rejected": 1,
+        "cancelled": 2,
+        "completed": 2,
+        "expired": 1,
+    }
+
+
+async def test_sales_are_counted_by_store_the_largest_first(told: dict[str, Any]) -> None:
+    assert [tuple(one.model_dump().values()) for one in told["sales-by-store"]] == [
+        ("Grocery", "USD", 3, 1350, 0),
+        ("Floral", "EUR", 1, 1000, 0),
+        ("Floral", "USD", 1, 1000, 800),
+    ]
 
 
 async def test_sales_are_counted_by_store_and_hour_as_what_was_really_sold(told: dict[str, Any]) -> None:
@@ -215,6 +246,13 @@ async def test_the_time_to_ready_and_to_completed_is_told_in_percentiles(told: d
         "p95_seconds": pytest.approx(120 + 0.95 * (3935 - 120)),
     }
     assert told["times"].to_completed.model_dump() == {"orders": 2, "p50_seconds": 720, "p95_seconds": 720}
+
+
+async def test_the_time_to_ready_is_told_over_time(told: dict[str, Any]) -> None:
+    assert [(one.minute - NOON, one.orders, one.p50_seconds) for one in told["hours-to-ready"]] == [
+        (timedelta(), 1, 120),
+        (timedelta(hours=1), 1, 3935),
+    ]
 
 
 async def test_a_robots_use_is_the_part_of_its_time_online_that_it_was_busy(told: dict[str, Any]) -> None:
@@ -347,7 +385,7 @@ async def test_the_totals_are_those_of_the_domain(fresh_database: Database) -> N
 @pytest.fixture
 async def staff(fresh_database: Database, told: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
     """The API as a member of staff speaks to it, on the day's numbers."""
-    key = await ApiKeys(fresh_database, "staff").issue("bea")
+    key = await ApiKeys(fresh_database, "staff").issue("bea", ["manager"])
     app = create_app(settings_for(fresh_database))
     headers = {"Authorization": f"Bearer {key}"}
     transport = httpx.ASGITransport(app)
@@ -371,6 +409,19 @@ async def test_staff_get_every_number_over_rest(staff: httpx.AsyncClient, told: 
         answer = await staff.get(f"/v1/staff/analytics/{path}", params=DAY_ASKED)
         assert answer.status_code == 200, answer.text
         assert answer.json()["items"] == [one.model_dump(mode="json") for one in told[name]], path
+    for name, path in (("hours", "orders"), ("hours-to-ready", "times-to-ready")):
+        answer = await staff.get(f"/v1/staff/analytics/{path}", params=DAY_ASKED | {"step": "60"})
+        assert answer.json()["items"] == [one.model_dump(mode="json") for one in told[name]], path
+    summary = (await staff.get("/v1/staff/analytics/summary", params=DAY_ASKED)).json()
+    del summary["window"]
+    assert summary == {
+        "orders": told["counts"].model_dump(mode="json"),
+        "approved_share": pytest.approx(5 / 6),
+        "times": told["times"].model_dump(mode="json"),
+        "sales": [one.model_dump(mode="json") for one in told["sales-by-store"]],
+        "refusals": [one.model_dump(mode="json") for one in told["refusals"]],
+    }
+    assert (await staff.get("/v1/staff/analytics/summary")).json()["approved_share"] is None
     times = await staff.get("/v1/staff/analytics/times", params=DAY_ASKED)
     assert times.json()["times"] == told["times"].model_dump(mode="json")
     assert (await staff.get("/v1/staff/analytics/sales", params=DAY_ASKED)).json()["more"] is False
@@ -416,7 +467,7 @@ async def test_a_long_list_is_told_piece_by_piece(
 
 @pytest.mark.parametrize("authorization", ["", "Bearer nobody"])
 async def test_the_numbers_are_for_staff_only(staff: httpx.AsyncClient, authorization: str) -> None:
-    for path in ("orders", "sales", "refusals", "missing-items", "times", "robots"):
+    for path in ("summary", "orders", "sales", "refusals", "missing-items", "times", "times-to-ready", "robots"):
         answer = await staff.get(f"/v1/staff/analytics/{path}", headers={"Authorization": authorization})
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
         assert answer.headers["content-type"] == "application/problem+json"

@@ -647,6 +647,23 @@ async def test_one_that_is_on_its_way_or_unknown_is_not_sent_again(mall_database
     assert await only_one(mall_database) == before
 
 
+async def test_of_an_order_one_sees_what_its_customer_was_told_and_sends_only_that_again(
+    mall_database: Database,
+) -> None:
+    order_id, other = [await written(mall_database, approved, cancelled) for _ in range(2)]
+    notifications = Notifications(mall_database)
+    told = await notifications.of_order(order_id)
+    assert [(one.order_id, one.kind) for one in told] == [(order_id, "received"), (order_id, "cancelled")]
+    async with mall_database.transaction() as connection:
+        await connection.execute(text("UPDATE notifications.notifications SET status = 'sent', attempts = 3"))
+    with pytest.raises(NotFound, match="there is no notification"):
+        await notifications.resend(told[0].id, other)
+    again = await notifications.resend(told[0].id, order_id)
+    assert (again.id, again.status, again.attempts) == (told[0].id, "pending", 0)
+    assert (await notifications.of_order(order_id))[0] == again
+    assert {one.status for one in await notifications.of_order(other)} == {"sent"}
+
+
 async def test_operators_list_notifications_and_send_them_again(mall_database: Database, tmp_path: Path) -> None:
     await written(mall_database, approved, cancelled)
     first, second = await all_of(mall_database)

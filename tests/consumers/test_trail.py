@@ -281,6 +281,11 @@ def refunded(method: Any) -> Event:
             "the mall",
             "took the shopping list from robot r2",
         ),
+        (
+            depot.ShoppingListReleased(order_id=ORDER, robot="r2", by="bea"),
+            "staff bea",
+            "took the shopping list from robot r2",
+        ),
         (depot.ShoppingListAssigned(order_id=ORDER, robot="r2"), "robot r2", "took the shopping list"),
         (
             depot.ItemMissing(order_id=ORDER, robot="r2", store="Grocery", sku="tea", name="Tea", quantity=2),
@@ -307,6 +312,8 @@ def refunded(method: Any) -> Event:
             "took 2 of tea of robot r2 back to the shelf",
         ),
         (depot.RobotRegistered(robot="r2"), "robot r2", "came for the first time"),
+        (depot.RobotHeld(robot="r2", by="bea"), "staff bea", "let the robot rest"),
+        (depot.RobotRetired(robot="r2", by="bea"), "staff bea", "retired the robot"),
     ],
 )
 def test_an_event_is_told_in_words(event: Event, who: str, what: str) -> None:

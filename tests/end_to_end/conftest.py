@@ -3,15 +3,20 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from uuid import uuid4
 
 import httpx
 import pytest
+from playwright.async_api import Browser, async_playwright, expect
 from temporalio.client import Client
 
+from domains.stores.catalog import import_catalog
 from kernel.database import Database
 from mallbots.kept_keys import read_keys
 from mallbots.settings import DatabaseName, Settings
 from mallbots.temporal import connect
+from tests.chromium import ARGUMENTS, HOW_TO_GET_ONE, find
+from tests.end_to_end.browser import PATIENCE_MS, SHELF, Windows
 from tests.mall import Mall, a_mall
 
 Databases = Callable[[DatabaseName], Database]
@@ -75,6 +80,46 @@ async def other_kiosk(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API as kiosk-2 speaks to it."""
     async with at_kiosk(settings, "kiosk-2") as client:
         yield client
+
+
+@pytest.fixture(scope="package")
+async def browser() -> AsyncIterator[Browser]:
+    """A real browser, for all tests that need one."""
+    chromium = find()
+    if chromium is None:
+        pytest.fail(HOW_TO_GET_ONE)
+    expect.set_options(timeout=PATIENCE_MS)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium.executable, args=ARGUMENTS, env={**os.environ, **chromium.environment}
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="package")
+async def shelf(databases: Databases) -> None:
+    """Products that only the tests in a browser order."""
+    plenty, few = SHELF[:3], SHELF[3:]
+    await import_catalog(databases("stores"), plenty, currency="USD", stock=500)
+    await import_catalog(databases("stores"), few, currency="USD", stock=2)
+
+
+@pytest.fixture
+def customer() -> str:
+    """Somebody who orders for the first time."""
+    return f"walker-{uuid4().hex[:10]}"
+
+
+@pytest.fixture
+async def windows(
+    browser: Browser, settings: Settings, databases: Databases, shelf: None
+) -> AsyncIterator[Windows]:
+    """Windows of the browser; they are shut after the test, and nothing may have gone wrong in them."""
+    windows = Windows(browser, settings, databases("staff"))
+    yield windows
+    await windows.close()
+    assert windows.findings == []
 
 
 def at_kiosk(settings: Settings, name: str) -> httpx.AsyncClient:

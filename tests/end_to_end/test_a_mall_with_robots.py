@@ -161,7 +161,7 @@ async def test_every_order_ends_although_robots_are_killed_at_random(
 
 
 async def _pay_cash_for_the_rest(settings: Settings) -> None:
-    key = (await install_keys(settings, "staff", ["bea"]))["bea"]
+    key = (await install_keys(settings, "staff", ["bea"], ["manager"]))["bea"]
     async with httpx.AsyncClient(
         base_url=settings.api_url, headers={"Authorization": f"Bearer {key}"}, timeout=40, trust_env=False
     ) as staff:

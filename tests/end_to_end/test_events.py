@@ -31,7 +31,7 @@ ORDER = {
 @pytest.fixture(scope="module")
 async def staff(mall: Mall, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API as a member of staff speaks to it."""
-    key = mall.run("keys", "create", "bea", "--staff").stdout.strip()
+    key = mall.run("keys", "create", "bea", "--service", "--role", "manager").stdout.strip()
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=settings.api_url, headers=headers, trust_env=False) as client:
         yield client

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc import aio
 
+from api.access import STAFF_ROLES
 from kernel.database import Database
 from kernel.ids import new_id
 from tests.conftest import create_database
@@ -40,8 +41,8 @@ async def channel(address: str) -> AsyncIterator[aio.Channel]:
 
 @pytest.fixture
 async def bea(mall: Mall) -> str:
-    """The key of a member of staff who is called `bea`."""
-    return await mall.staff_keys.issue("bea")
+    """The key of a service that may do everything and is called `bea`."""
+    return await mall.service_keys.issue("bea", STAFF_ROLES)
 
 
 @pytest.fixture

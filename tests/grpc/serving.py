@@ -22,6 +22,7 @@ from api.grpc.server import GrpcServer
 from api.grpc.services import GrpcServices
 from api.keys import ApiKeys
 from api.robots.gateway import RobotGateway
+from api.staff.acts import Acts
 from domains.depot.service import Depot
 from domains.orders.messages import RefundOrder
 from domains.orders.service import Orders
@@ -107,7 +108,8 @@ class Mall:
         self.sagas = FakeSagas()
         self.robots = FakeRobots()
         self.payments: dict[UUID, PaymentView] = {}
-        self.staff_keys = ApiKeys(database, "staff")
+        self.service_keys = ApiKeys(database, "staff")
+        self.acts = Acts(database)
         self.robot_tokens = ApiKeys(database, "robots")
         self.stores = Stores(database)
         self.orders = Orders(database)
@@ -122,8 +124,9 @@ class Mall:
             payment=self._payment,
             sagas=self._sagas,
             robots=cast(RobotGateway, self.robots),
-            staff_keys=self.staff_keys,
+            service_keys=self.service_keys,
             robot_tokens=self.robot_tokens,
+            acts=self.acts,
             answer_timeout=timedelta(seconds=1),
         )
 

@@ -23,7 +23,7 @@ from api.generated.mallbots.orders.v1.orders_pb2 import GetSagaRequest
 from api.generated.mallbots.orders.v1.orders_pb2_grpc import OrdersStub
 from api.generated.mallbots.stores.v1.stores_pb2 import ListStoresRequest
 from api.generated.mallbots.stores.v1.stores_pb2_grpc import StoresStub
-from api.grpc.server import FOR_ROBOTS, FOR_STAFF
+from api.grpc.server import FOR_ROBOTS, FOR_SERVICES
 from kernel.database import Database
 from kernel.errors import Misconfigured
 from kernel.ids import new_id
@@ -44,7 +44,7 @@ def health_of(service: str) -> health_pb2.HealthCheckRequest:
     return health_pb2.HealthCheckRequest(service=service)
 
 
-@pytest.mark.parametrize("service", ["", *FOR_STAFF, FOR_ROBOTS])
+@pytest.mark.parametrize("service", ["", *FOR_SERVICES, FOR_ROBOTS])
 async def test_everybody_may_ask_whether_a_service_serves(channel: aio.Channel, service: str) -> None:
     answer = await health(channel).Check(health_of(service))
     assert answer.status == SERVING
@@ -64,7 +64,7 @@ async def test_everybody_may_see_what_there_is(channel: aio.Channel) -> None:
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=FOR_ROBOTS),
     ]
     listed, found = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
-    assert {service.name for service in listed.list_services_response.service} >= {*FOR_STAFF, FOR_ROBOTS}
+    assert {service.name for service in listed.list_services_response.service} >= {*FOR_SERVICES, FOR_ROBOTS}
     assert b"mallbots/automation/v1/automation.proto" in found.file_descriptor_response.file_descriptor_proto[0]
 
 

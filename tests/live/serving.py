@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 
+from api.access import STAFF_ROLES
 from api.app import create_app
 from api.keys import ApiKeys
 from api.live.hub import RING_SIZE, Hub
@@ -108,7 +109,7 @@ async def an_api(
             await eventually(lambda: server.started)
             if relayed:
                 await eventually(lambda: hub.live)
-            staff_key = await ApiKeys(database, "staff").issue("bea")
+            staff_key = await ApiKeys(database, "staff").issue("bea", STAFF_ROLES)
             kiosk_key = await ApiKeys(database, "kiosks").issue("kiosk-1")
             yield Api(settings.api_port, database, nats_url, hub, server, staff_key, kiosk_key)
         finally:

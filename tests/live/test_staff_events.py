@@ -140,7 +140,8 @@ async def test_only_staff_are_let_in(api: Api) -> None:
         assert close.reason == "this key is not known, or was revoked"
     async with connect(api.events_url(), proxy=None) as connection:
         _, close = await close_of(connection)
-    assert (close.code, close.reason) == (4401, "send your staff key as `Authorization: Bearer KEY`")
+    assert close.code == CloseCode.UNAUTHENTICATED
+    assert close.reason == "sign in at /sign-in, or send a service's key as `Authorization: Bearer KEY`"
 
 
 async def test_what_clients_say_is_ignored_unless_it_is_long(api: Api) -> None:
@@ -161,7 +162,7 @@ async def test_an_error_that_nobody_foresaw_is_told_as_an_incident(
     async def fail(*_: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("api.keys.ApiKeys.holder_of", fail)
+    monkeypatch.setattr("api.keys.ApiKeys.principal_of", fail)
     async with api.follow() as staff:
         _, close = await close_of(staff)
     incident = re.fullmatch(r"this is our fault; incident ([0-9a-f-]{36}) is in our log", close.reason)

@@ -1,0 +1,1 @@
+"""The pages of people: templates and assets, and how they are served."""
