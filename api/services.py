@@ -75,7 +75,7 @@ class Services:
         self.stripe_webhook_secret = settings.stripe_webhook_secret
         self.kiosk_keys = ApiKeys(self._databases["kiosks"], "kiosks")
         self.service_keys = ApiKeys(self._databases["staff"], "staff")
-        self.known_services = Remembered(lambda key: self.service_keys.principal_of(key))
+        self.known_services = Remembered(self.service_keys.principal_of)
         self.acts = Acts(self._databases["staff"])
         self.accounts = Accounts(self._databases["staff"], session_hours=settings.session_hours)
         self.provider = Provider.of(settings)

@@ -36,15 +36,15 @@ CUSTOMERS: Final = ("Ada", "Bo", "Cleo", "Dara", "Emil", "Femi", "Gus", "Hana", 
 NOT_FOUND: Final = 9
 STAFF_PAGES: Final = {
     "board": ("/staff", "#live.good"),
-    "orders": ("/staff/orders", "table"),
-    "stores": ("/staff/stores", "table"),
-    "products": ("/staff/products", "table"),
+    "orders": ("/staff/orders", "tbody tr"),
+    "stores": ("/staff/stores", "tbody tr"),
+    "products": ("/staff/products", "tbody tr"),
     "import": ("/staff/import", ".drop"),
     "robots": ("/staff/robots", "#live.good"),
     "today": ("/staff/today", "svg"),
     "stuck": ("/staff/stuck", "#checks li"),
-    "access": ("/staff/access", "table"),
-    "acts": ("/staff/acts", "table"),
+    "access": ("/staff/access", "tbody tr"),
+    "acts": ("/staff/acts", "tbody tr"),
 }
 """Pages with what is on them once they have their data."""
 

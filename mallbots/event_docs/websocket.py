@@ -35,11 +35,20 @@ class WebSocketDescription:
             "host": "127.0.0.1:8000",
             "protocol": "ws",
             "description": "The API as `mallbots up` serves it",
-            "security": [{"$ref": "#/components/securitySchemes/staffKey"}],
+            "security": [
+                {"$ref": "#/components/securitySchemes/serviceKey"},
+                {"$ref": "#/components/securitySchemes/staffSession"},
+            ],
         }
     }
     security_schemes: Final = {
-        "staffKey": {"type": "http", "scheme": "bearer", "description": "The key of a member of staff"}
+        "serviceKey": {"type": "http", "scheme": "bearer", "description": "The key of a service"},
+        "staffSession": {
+            "type": "httpApiKey",
+            "in": "cookie",
+            "name": "mallbots_session",
+            "description": "A member of staff who has signed in, on a page of the mall",
+        },
     }
     operations: Final = {
         f"api.{_NAME}": {

@@ -122,8 +122,12 @@ async def test_the_last_manager_stays_one(accounts: Accounts, roles: list[StaffR
     disabled = None if roles else True
     with pytest.raises(Conflict, match="last manager"):
         await accounts.change("mia", roles=roles, disabled=disabled)
-    await accounts.create("max", ["manager"])
-    racing = [accounts.change(name, roles=roles, disabled=disabled) for name in ("mia", "max")]
+    others = [f"max-{number}" for number in range(5)]
+    for name in others:
+        await accounts.create(name, ["manager"], PASSWORD)
+    # There is a connection for each of those who race.
+    await asyncio.gather(*(accounts.all() for _ in range(6)))
+    racing = [accounts.change(name, roles=roles, disabled=disabled) for name in ("mia", *others)]
     outcomes = await asyncio.gather(*racing, return_exceptions=True)
     assert len([outcome for outcome in outcomes if isinstance(outcome, Conflict)]) == 1
     managers = [one for one in await accounts.all() if "manager" in one.roles and one.disabled_at is None]

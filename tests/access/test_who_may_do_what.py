@@ -133,7 +133,7 @@ async def app() -> AsyncIterator[FastAPI]:
     """The whole API, whose databases are away: what somebody may do ends there, what they may not before."""
     app = create_app(Settings.model_validate(NOWHERE | {"temporal_address": "127.0.0.1:1"}))
     mall = app.state.services
-    mall.service_keys = mall.kiosk_keys = KeysByRole()
+    mall.service_keys = mall.known_services = mall.kiosk_keys = KeysByRole()
     mall.acts = FakeActs()
     yield app
     await mall.close()

@@ -12,6 +12,7 @@ from mallbots.settings import ADDRESSES_FILE
 from tests.end_to_end.conftest import Databases
 from tests.mall import Mall
 from tests.samples import stocked
+from tests.waiting import wait_until
 
 PRODUCT = {"sku": "smoke-tea", "store": "Smoke House", "name": "Tea", "brand": "Ours", "price_cents": 450}
 
@@ -33,6 +34,24 @@ def test_the_doctor_finds_an_open_mall_in_order(mall: Mall) -> None:
     assert "used by our postgres" in doctor.stdout
     assert "serving" in doctor.stdout
     assert "not running" not in doctor.stdout
+
+
+def test_accounts_are_made_listed_and_ended_by_commands(mall: Mall) -> None:
+    made = mall.run("accounts", "create", "ida", "--role", "store")
+    assert made.returncode == 0, made.stderr
+    url = mall.settings.api_url
+    with httpx.Client(base_url=url, headers={"Origin": url}, trust_env=False) as browser:
+        form = {"name": "ida", "password": made.stdout.strip()}
+        assert browser.post("/sign-in", data=form).headers["Location"] == "/staff"
+        assert browser.get("/v1/staff/me").json()["account"]["roles"] == ["store"]
+        assert mall.run("accounts", "disable", "ida").returncode == 0
+        wait_until(lambda: browser.get("/v1/staff/me").status_code == 401)
+    listed = mall.run("accounts", "list").stdout
+    assert "manager, operator" in listed
+    assert "ida" in listed
+    refused = mall.run("accounts", "roles", "manager", "--role", "desk")
+    assert refused.returncode == 1
+    assert "last manager" in refused.stderr
 
 
 def test_settings_say_where_an_open_mall_is_but_no_secret(mall: Mall) -> None:

@@ -1,5 +1,5 @@
 // The board: a snapshot of the orders that have not ended, and every event behind it. Only the cards that an event
-// changes are touched, once a frame.
+// changes are touched, together with all that change in the same moment.
 
 import { api, duration, element, money, say } from "./mall.js";
 import { follow } from "./live.js";
@@ -12,6 +12,8 @@ const ENDED_SECONDS = 60;
 const ENDED_KEPT = 500;
 const SPEAK_EVERY = 10_000;
 const BEEP_EVERY = 700;
+const DRAW_EVERY = 80;
+const FLASH = 1_200;
 
 const by = (id) => document.getElementById(id);
 const columns = new Map([...document.querySelectorAll(".board-column")].map((section) => [section.dataset.state, {
@@ -30,7 +32,9 @@ const ended = new Map(); // the last that ended: their cards, and so that nothin
 let lateAfter = {};
 let clock = 0; // the server's time less ours, in milliseconds
 
-const newList = () => ({ list_status: null, list_version: 0, robot: null, stores: [], pieces: 0, picked: 0, missing: 0 });
+const newList = () => ({
+  list_status: null, list_version: 0, robot: null, stores: [], pieces: 0, picked: 0, missing: 0,
+});
 
 function addStops(list, { stops }) {
   list.stores = [...new Set([...list.stores, ...stops.map((stop) => stop.store)])];
@@ -133,17 +137,20 @@ function moved(order, at, again = false) {
 const cards = new Map();
 const changed = new Set();
 const flashing = new Set();
-let frame = 0;
+let isDue = false;
+let drawnAt = 0;
 let isNew = true; // all of it: nothing flashes
 
 function change(id) {
   changed.add(id);
-  frame ||= requestAnimationFrame(draw);
+  if (isDue) return;
+  isDue = true;
+  setTimeout(() => requestAnimationFrame(draw), Math.max(0, drawnAt + DRAW_EVERY - Date.now()));
 }
 
 function draw() {
-  cancelAnimationFrame(frame);
-  frame = 0;
+  isDue = false;
+  drawnAt = Date.now();
   for (const id of changed) drawCard(id);
   if (changed.size) offer();
   changed.clear();
@@ -154,19 +161,19 @@ function draw() {
 }
 
 function newCard(id) {
-  const made = (name, tag = "span", attributes = {}) => element(tag, { class: name, ...attributes });
+  const made = (name) => element("span", { class: name });
   const card = {
-    code: made("order-code code"), late: made("badge warn", "span", { hidden: true }), time: made("order-time number"),
+    code: made("order-code code"), late: made("badge warn"), time: made("order-time number"),
     who: made("order-who"), total: made("money"), stores: made("order-stores muted"), robot: made("order-robot"),
     pieces: made("number"), missing: made("badge bad"), fill: made("order-fill"),
   };
+  card.late.hidden = true;
   card.late.textContent = "Late";
   card.bar = element("span", { class: "order-bar", "aria-hidden": "true" }, card.fill);
   card.progress = element("span", { class: "order-line" }, card.robot, card.missing, card.pieces);
   card.item = element("li", { class: "order" }, element("a", { href: `/staff/orders/${id}` },
     element("span", { class: "order-line" }, card.code, card.late, card.time),
     element("span", { class: "order-line" }, card.who, card.total), card.stores, card.progress, card.bar));
-  card.item.addEventListener("animationend", () => card.item.classList.remove("flash"));
   return card;
 }
 
@@ -200,8 +207,13 @@ function drawCard(id) {
   hide(card.bar, order.state !== "shopping");
   card.fill.style.transform = `scaleX(${total ? order.picked / total : 0})`;
   place(card, order);
-  // It was put elsewhere just now, which lets the animation begin anew.
-  if (flashing.has(id) && !isNew) card.item.classList.add("flash");
+  if (flashing.has(id) && !isNew) flash(card, true);
+}
+
+/** Mark a card for a moment. Not an animation: that costs each board as much as all the rest. */
+function flash(card, isOn) {
+  card.flashUntil = isOn ? Date.now() + FLASH : 0;
+  card.item.classList.toggle("flash", isOn);
 }
 
 function robotWord({ state, list_status, robot }) {
@@ -241,6 +253,7 @@ function tally() {
     const isShown = matches(order);
     count.all += 1;
     hide(card.item, !isShown);
+    if (card.flashUntil && card.flashUntil < Date.now()) flash(card, false);
     if (!isShown) continue;
     count.shown += 1;
     count.late += isLate;
@@ -259,7 +272,8 @@ function tally() {
 }
 
 function drawCounts({ counts, late, empty }, count) {
-  for (const node of counts) put(node, count.shown === count.all ? `${count.all}` : `${count.shown} of ${count.all}`);
+  const text = count.shown === count.all ? `${count.all}` : `${count.shown} of ${count.all}`;
+  for (const node of counts) put(node, text);
   put(late, `${count.late} late`);
   hide(late, !count.late);
   hide(empty, count.shown > 0);
@@ -285,8 +299,9 @@ function drawEnded() {
   endedShown = ids;
   const section = document.querySelector(".board-ended");
   section.hidden = !recent.length;
-  section.querySelector("ul").replaceChildren(...recent.map(({ id, code, how }) => element("li", {},
-    element("a", { href: `/staff/orders/${id}` }, element("span", { class: "code" }, code ?? id.slice(-6)), ` ${how}`))));
+  const link = ({ id, code, how }) => element("a", { href: `/staff/orders/${id}` },
+    element("span", { class: "code" }, code ?? id.slice(-6)), ` ${how}`);
+  section.querySelector("ul").replaceChildren(...recent.map((one) => element("li", {}, link(one))));
 }
 
 /* ---- Filters: in the address, so that they stay through a reload ---- */
