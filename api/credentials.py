@@ -74,7 +74,10 @@ def check_origin(connection: HTTPConnection, settings: Settings) -> None:
     if origin is None:
         is_ours = connection.headers.get("Sec-Fetch-Site") == "same-origin"
     else:
-        said = urlsplit(origin)
+        try:
+            said = urlsplit(origin)
+        except ValueError:
+            raise Forbidden("this request does not come from a page of this mall") from None
         hosts = {urlsplit(settings.api_url).netloc, connection.headers.get("Host")}
         is_ours = said.netloc in hosts and said.scheme in (("https",) if _is_tls(settings) else ("http", "https"))
     if not is_ours:

@@ -36,7 +36,7 @@ async def kiosk_that_asks(connection: HTTPConnection, found: Services) -> Princi
     key = read_cookie(connection, found.settings, KIOSK)
     if key is None:
         raise Unauthenticated("send your kiosk's key as `Authorization: Bearer KEY`, or make this browser a kiosk")
-    who = await found.kiosk_keys.principal_of(key)
+    who = await whose(key, found.kiosk_keys.principal_of, "the gateway of kiosks", connection, found)
     try:
         check_origin(connection, found.settings)
     except Forbidden as refusal:

@@ -40,7 +40,7 @@ async def whoever_asks(connection: HTTPConnection, found: Services, *, to_follow
     session = read_cookie(connection, found.settings, SESSION)
     if session is None:
         raise Unauthenticated("sign in at /sign-in, or send a service's key as `Authorization: Bearer KEY`")
-    who = await found.accounts.sessions.principal(session)
+    who = await found.accounts.sessions.principal(session, again=to_follow)
     try:
         check_origin(connection, found.settings)
     except Forbidden as refusal:

@@ -84,7 +84,7 @@ class Acts:
         except Unavailable:
             _log.warning("an act could not be noted: %s", {**told, "outcome": outcome})
 
-    async def note_wrong_key(self, where: str, address: str | None) -> None:
+    async def note_wrong_key(self, where: str, address: str | None, what: str = "unknown or revoked keys") -> None:
         """Note that a key came to the gateway `where` that lets nobody in (any more), from `address` if that is
         known. Whoever guesses does not fill the log: it is noted once a minute, with how many there were since."""
         self._wrong_keys[where] += 1
@@ -92,7 +92,7 @@ class Acts:
             return
         self._quiet_until[where] = time.monotonic() + _QUIET_SECONDS
         count, self._wrong_keys[where] = self._wrong_keys[where], 0
-        detail = f"{count} unknown or revoked keys at {where}, the last from {address or 'an unknown address'}"
+        detail = f"{count} {what} at {where}, the last from {address or 'an unknown address'}"
         await self.note("stranger", "come in", None, detail, "refused")
 
     async def newest(

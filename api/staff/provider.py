@@ -113,12 +113,14 @@ class Provider:
         metadata = await self._metadata()
         claims = await self._claims(metadata, attempt, code)
         name, said = claims.get(self._settings.oidc_name_claim), claims.get(self._settings.oidc_roles_claim)
+        if not isinstance(name, str) or not claims["sub"]:
+            raise Unauthenticated("the provider does not say who you are")
         values = said if isinstance(said, list) else [said]
         mapped = self._settings.oidc_roles
         roles = [mapped[value] for value in values if isinstance(value, str) and value in mapped]
         if not roles:
-            raise Forbidden(f"the provider gives {str(name)[:60]} no role of this mall")
-        return Person(self._issuer, str(claims["sub"]), str(name), roles)
+            raise Forbidden(f"the provider gives {name[:60]} no role of this mall")
+        return Person(self._issuer, str(claims["sub"]), name, roles)
 
     async def _claims(self, metadata: _Metadata, attempt: Attempt, code: str) -> dict[str, Any]:
         """What the id token says, once it is certain that it is the provider's, and for this attempt."""
@@ -138,7 +140,7 @@ class Provider:
             decoded = jwt.decode(token.id_token, KeySet.import_key_set(keys.json()), algorithms=list(_ALGORITHMS))
             claims = CodeIDToken(decoded.claims, decoded.header, expected, given)
             claims.validate(leeway=_CLOCKS_DIFFER)
-        except (JoseError, ValueError) as error:
+        except (JoseError, ValueError, LookupError, TypeError, AttributeError) as error:
             _log.warning("the id token of the provider was refused: %s", error)
             raise Unauthenticated("the provider's answer can not be trusted") from error
         return dict(claims)
@@ -160,7 +162,8 @@ class Provider:
         try:
             return _Token.model_validate_json(answer.content)
         except ValidationError as error:
-            _log.warning("the provider gave no token (%s): %.500s", answer.status_code, answer.text)
+            # Not the answer: there may be other tokens in it.
+            _log.warning("the provider gave no id token (%s): %s", answer.status_code, _told_error(answer))
             raise Unauthenticated("the provider did not sign you in: try again") from error
 
     async def _metadata(self) -> _Metadata:
@@ -185,3 +188,11 @@ class Provider:
 
     def _is_away(self) -> Unavailable:
         return Unavailable(f"the provider does not answer at {urlsplit(self._issuer).netloc}")
+
+
+def _told_error(answer: httpx.Response) -> str:
+    try:
+        said = answer.json()
+    except ValueError:
+        return "no JSON"
+    return repr(said.get("error"))[:200] if isinstance(said, dict) else "no object"

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +11,9 @@ from api.access import Principal
 from api.staff.remembered import Remembered
 from kernel.database import Database
 from kernel.errors import Unauthenticated
+
+LONGEST_DAYS: Final = 30
+"""Whoever signed in so long ago does it again, however much the session is used."""
 
 _OPEN = text("INSERT INTO staff.sessions (token_hash, account) VALUES (:token_hash, :account)")
 _FORGET_OLD = text(
@@ -20,6 +24,7 @@ _WHOSE = text("""
     FROM staff.sessions s JOIN staff.accounts a ON a.name = s.account
     WHERE s.token_hash = :token_hash AND a.disabled_at IS NULL
       AND s.last_seen_at > now() - :hours * interval '1 hour'
+      AND s.created_at > now() - :days * interval '1 day'
 """)
 _SEEN = text("UPDATE staff.sessions SET last_seen_at = now() WHERE token_hash = :token_hash")
 _END = text("DELETE FROM staff.sessions WHERE token_hash = :token_hash RETURNING account")
@@ -37,7 +42,9 @@ class Sessions:
     def __init__(self, database: Database, *, idle_hours: float = 12) -> None:
         self._database = database
         self._hours = {"hours": idle_hours}
-        self._remembered = Remembered(self._look_up)
+        self._ends = {**self._hours, "days": LONGEST_DAYS}
+        self._remembered = Remembered(self._use)
+        self._watched = Remembered(self._look_up)
 
     async def open(self, account: str, connection: AsyncConnection) -> str:
         """Begin a session of an account, in the caller's transaction; its token."""
@@ -46,17 +53,21 @@ class Sessions:
         await connection.execute(_OPEN, {"token_hash": _hash(token), "account": account})
         return token
 
-    async def principal(self, token: str) -> Principal:
-        """Who signed in with this token. Raises `Unauthenticated` if that has ended, or never was."""
-        return await self._remembered.principal_of(token)
+    async def principal(self, token: str, *, again: bool = False) -> Principal:
+        """Who signed in with this token; asked `again` for what is still open, which is no use of the session.
+        Raises `Unauthenticated` if that has ended, or never was."""
+        return await (self._watched if again else self._remembered).principal_of(token)
 
-    async def _look_up(self, token: str) -> Principal:
+    async def _use(self, token: str) -> Principal:
+        return await self._look_up(token, is_use=True)
+
+    async def _look_up(self, token: str, *, is_use: bool = False) -> Principal:
         token_hash = _hash(token)
         async with self._database.transaction() as connection:
-            row = (await connection.execute(_WHOSE, {"token_hash": token_hash, **self._hours})).one_or_none()
+            row = (await connection.execute(_WHOSE, {"token_hash": token_hash, **self._ends})).one_or_none()
             if row is None:
                 raise Unauthenticated("your session has ended: sign in again")
-            if row.is_stale:
+            if is_use and row.is_stale:
                 await connection.execute(_SEEN, {"token_hash": token_hash})
         return Principal(row.name, "account", frozenset(row.roles))
 
@@ -76,6 +87,7 @@ class Sessions:
     def forget(self) -> None:
         """Look sessions up anew when they are next used: accounts or sessions were changed."""
         self._remembered.forget()
+        self._watched.forget()
 
 
 def _hash(token: str) -> str:

@@ -26,13 +26,15 @@ _FORGET = text("""
 """)
 _COUNT = text("""
     INSERT INTO staff.failed_sign_ins AS f (who, failures, last_at, shut_until) VALUES (:who, 1, now(), now())
-    ON CONFLICT (who) DO UPDATE SET
-        failures = f.failures + 1,
-        last_at = now(),
-        shut_until = now() + interval '1 second' * CASE
-            WHEN f.failures + 1 < :allowed THEN 0
-            ELSE least(:longest, power(2, least(f.failures + 1 - :allowed, 20)))
+    ON CONFLICT (who) DO UPDATE SET (failures, last_at, shut_until) = (
+        SELECT n, now(), now() + interval '1 second' * CASE
+            WHEN n < :allowed THEN 0
+            ELSE least(:longest, power(2, least(n - :allowed, 20)))
         END
+        FROM (SELECT 1 + greatest(0, f.failures
+            - CAST(floor(extract(epoch FROM now() - f.last_at) / 60 * :forgotten_a_minute) AS integer))
+        ) AS counted (n)
+    )
     WHERE f.shut_until <= now()
     RETURNING failures
 """)
@@ -55,7 +57,14 @@ class Throttle:
         async with self._database.transaction() as connection:
             await connection.execute(_FORGET, {"seconds": FORGOTTEN_AFTER})
             for who, allowed in _counted(name, address):
-                counted = {"who": who, "allowed": allowed, "longest": LONGEST_WAIT}
+                # Many people share an address: their slips of a day must not add up.
+                forgotten = 1 if allowed == ALLOWED_TO_AN_ADDRESS else 0
+                counted = {
+                    "who": who,
+                    "allowed": allowed,
+                    "longest": LONGEST_WAIT,
+                    "forgotten_a_minute": forgotten,
+                }
                 if await connection.scalar(_COUNT, counted) is None:
                     wait = max(1, math.ceil(await connection.scalar(_WAIT, {"who": who}) or 0))
                     raise TooManyAttempts(f"too many failed sign-ins: try again in {wait} s", wait)
@@ -71,7 +80,7 @@ class Throttle:
 
 def _counted(name: str, address: str | None) -> list[tuple[str, int]]:
     """What is counted, always in this order, so that two never wait for each other."""
-    counted = [(f"name {name.lower()[:60]}", ALLOWED_TO_A_NAME)]
+    counted = [(f"name {name.lower()[:60].replace(chr(0), '')}", ALLOWED_TO_A_NAME)]
     if address is not None:
         counted.append((f"address {_network(address)}", ALLOWED_TO_AN_ADDRESS))
     return counted

@@ -30,6 +30,7 @@ HEADERS: Final = {
 _VERSION: Final = hashlib.sha256(
     b"".join(file.read_bytes() for file in sorted(ASSETS.iterdir()) if file.is_file())
 ).hexdigest()[:12]
+_LONGEST_NAME: Final = 100
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _templates = Environment(
     loader=FileSystemLoader(HERE / "templates"),
@@ -89,7 +90,7 @@ def render(template: str, mall: Services, who: Principal | None, status: int = 2
 def asset(name: str) -> Response | None:
     """A file that pages need, or None if there is none of this name. Its address changes with every version."""
     file = ASSETS / name
-    if file.parent != ASSETS or not file.is_file():
+    if len(name) > _LONGEST_NAME or file.parent != ASSETS or not file.is_file():
         return None
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(file.read_bytes(), 200, headers, _TYPES[file.suffix])

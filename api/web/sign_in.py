@@ -52,13 +52,16 @@ async def sign_in(
     next: Annotated[str, Form()] = HOME,
 ) -> Response:
     """Begins a session, or shows the form again with what is wrong."""
-    check_origin(request, mall.settings)
+    await _check_origin(request, mall)
     name = name.strip()
     address = request.client.host if request.client else None
     said = name if re.fullmatch(NAME, name) else "stranger"
     try:
         token = await mall.accounts.sign_in(name, password, address)
-    except (Unauthenticated, TooManyAttempts) as error:
+    except TooManyAttempts as error:
+        await mall.acts.note_wrong_key("the sign-in page", address, "passwords while it was shut")
+        return _page(mall, next, error, name=name)
+    except Unauthenticated as error:
         await mall.acts.note(said, "sign in", f"account-{said}", f"{error.message} ({address})", "refused")
         return _page(mall, next, error, name=name)
     who = await mall.accounts.sessions.principal(token)
@@ -72,7 +75,7 @@ async def sign_in(
 @router.post("/sign-out")
 async def sign_out(mall: ServicesDependency, request: Request) -> Response:
     """Ends the session, if there is one."""
-    check_origin(request, mall.settings)
+    await _check_origin(request, mall)
     account = await _end(request, mall)
     if account is not None:
         await mall.acts.note(account, "sign out", f"account-{account}")
@@ -108,7 +111,12 @@ async def sign_in_by_provider(
         said = person.name
         token = await mall.accounts.sign_in_by_provider(person.issuer, person.subject, person.name, person.roles)
     except (Unauthenticated, Forbidden, InvalidInput, Unavailable) as refusal:
-        await mall.acts.note(said, "sign in", f"account-{said}", f"by a provider: {refusal.message}", "refused")
+        if attempt is None:
+            await mall.acts.note_wrong_key("the return from the provider", None, "answers that nobody waits for")
+        else:
+            await mall.acts.note(
+                said, "sign in", f"account-{said}", f"by a provider: {refusal.message}", "refused"
+            )
         response = _page(mall, attempt.next if attempt else HOME, refusal)
     else:
         who = await mall.accounts.sessions.principal(token)
@@ -124,16 +132,28 @@ async def sign_in_by_provider(
 @router.post("/sign-in/kiosk")
 async def become_kiosk(mall: ServicesDependency, request: Request, key: Annotated[str, Form()] = "") -> Response:
     """Makes this browser a kiosk, by the key of one."""
-    check_origin(request, mall.settings)
+    await _check_origin(request, mall)
     try:
         kiosk = await mall.kiosk_keys.holder_of(key.strip())
     except Unauthenticated as error:
-        await mall.acts.note("stranger", "become kiosk", None, error.message, "refused")
+        await mall.acts.note_wrong_key("the sign-in of kiosks", request.client.host if request.client else None)
         return _page(mall, KIOSK_HOME, error, at="kiosk")
-    await mall.acts.note(kiosk, "become kiosk", f"kiosk-{kiosk}")
+    # From now on customers use this browser.
+    account = await _end(request, mall)
+    await mall.acts.note(kiosk, "become kiosk", f"kiosk-{kiosk}", f"{account} was signed out" if account else "")
     response = RedirectResponse(KIOSK_HOME, _SEE_OTHER)
     set_cookie(response, mall.settings, KIOSK, key.strip(), same_site="strict", max_age=_KIOSK_DAYS * 24 * 60 * 60)
     return response
+
+
+async def _check_origin(request: Request, mall: Services) -> None:
+    """Raises `Forbidden` for a form of another site's page, and notes it."""
+    try:
+        check_origin(request, mall.settings)
+    except Forbidden:
+        address = request.client.host if request.client else None
+        await mall.acts.note_wrong_key("the forms of the sign-in page", address, "requests of other sites' pages")
+        raise
 
 
 def local_path(next_path: str) -> str:

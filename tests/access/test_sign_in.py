@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from api.keys import ApiKeys
 from api.staff.acts import Act, Acts
@@ -208,6 +209,42 @@ async def test_somebody_changes_their_password_and_signs_out_everywhere(mall: Fa
             assert (await browser.get("/v1/staff/me")).status_code == 401
 
 
+async def test_an_open_page_is_no_use_of_a_session_and_none_lasts_for_ever(
+    mall: FastAPI, fresh_database: Database
+) -> None:
+    async def age(column: str, hours: int) -> None:
+        aged = text(f"UPDATE staff.sessions SET {column} = now() - interval '{hours} hours'")
+        async with fresh_database.transaction() as connection:
+            await connection.execute(aged)
+
+    sessions = mall.state.services.accounts.sessions
+    async with a_browser(mall) as browser:
+        await sign_in(browser, "dan")
+        token = browser.cookies["mallbots_session"]
+        await age("last_seen_at", 11)
+        await sessions.principal(token, again=True)
+        await age("last_seen_at", 13)
+        sessions.forget()
+        problem(await browser.get("/v1/staff/me"), 401, "unauthenticated")
+
+        await sign_in(browser, "dan")
+        await age("created_at", 24 * 31)
+        sessions.forget()
+        problem(await browser.get("/v1/staff/me"), 401, "unauthenticated")
+
+
+async def test_a_stranger_fills_no_log_and_breaks_nothing(mall: FastAPI, fresh_database: Database) -> None:
+    async with a_browser(mall) as browser:
+        for _ in range(12):
+            refused = await browser.post("/sign-in/kiosk", data={"key": "mbk_guess"})
+            assert refused.status_code == 401
+        assert len(await acts(fresh_database)) == 1
+        assert (await sign_in(browser, "d\x00an")).status_code == 401
+        assert (await browser.get(f"/assets/x/{'a' * 300}.css")).status_code == 404
+        browser.headers["Origin"] = "http://["
+        problem(await browser.post("/sign-out"), 403, "forbidden")
+
+
 async def test_a_browser_becomes_a_kiosk_by_a_kiosks_key(mall: FastAPI, fresh_database: Database) -> None:
     keys = ApiKeys(fresh_database, "kiosks")
     key = await keys.issue("kiosk-7")
@@ -223,6 +260,7 @@ async def test_a_browser_becomes_a_kiosk_by_a_kiosks_key(mall: FastAPI, fresh_da
         assert (let_in.status_code, let_in.headers["Location"]) == (303, "/kiosk")
         cookie = set(let_in.headers["Set-Cookie"].split("; "))
         assert {f"mallbots_kiosk={key}", "HttpOnly", "Path=/", "SameSite=strict", "Max-Age=34560000"} <= cookie
+        problem(await browser.get("/v1/staff/me"), 401, "unauthenticated")
         assert "kiosk-7" in (await browser.get("/kiosk")).text
         assert (await browser.get("/v1/stores")).status_code == 200
         order = {"items": [{"sku": "tea", "quantity": 1}], "payment": {"method": "at_pickup"}}
