@@ -41,7 +41,7 @@ STAFF_PAGES: Final = {
     "products": ("/staff/products", "tbody tr"),
     "import": ("/staff/import", ".drop"),
     "robots": ("/staff/robots", "#live.good"),
-    "today": ("/staff/today", "svg"),
+    "today": ("/staff/today?window=1", "svg"),
     "stuck": ("/staff/stuck", "#checks li"),
     "access": ("/staff/access", "tbody tr"),
     "acts": ("/staff/acts", "tbody tr"),
@@ -73,8 +73,8 @@ async def take_all(settings: Settings, into: Path) -> None:
 
 
 async def _pictures(settings: Settings, windows: Windows, into: Path) -> None:
-    def picture(page: Page, name: str) -> "asyncio.Future[bytes]":
-        return asyncio.ensure_future(page.screenshot(path=into / f"{name}.png"))
+    def picture(page: Page, name: str, *, whole: bool = False) -> "asyncio.Future[bytes]":
+        return asyncio.ensure_future(page.screenshot(path=into / f"{name}.png", full_page=whole))
 
     baskets = _with_names(read_baskets(DATA / "baskets.jsonl", 60))
     before, now = baskets[:40], baskets[40:]
@@ -106,7 +106,7 @@ async def _pictures(settings: Settings, windows: Windows, into: Path) -> None:
         await page.goto("/staff/orders?status=completed")
         await page.locator("main table a").first.click()
         await expect(page.locator("#trail li").first).to_be_visible()
-        await picture(page, "order")
+        await picture(page, "order", whole=True)
 
         desk = await windows.staff("desk", name="dan", path="/staff/desk")
         await desk.locator("#ready button").first.click()

@@ -8,6 +8,7 @@ from api.grpc.access import caller
 from api.grpc.answers import page, stamp
 from api.grpc.handlers import Context
 from api.grpc.requests import id_of, known, page_size_of
+from api.keys import ApiKeys
 from domains.depot.messages import ListStatus, ListView, RobotView
 from domains.depot.service import Depot
 
@@ -24,8 +25,9 @@ _STATUSES: Final[dict[int, ListStatus]] = {
 class DepotService(DepotServicer):
     """What staff see and do of shopping lists and robots."""
 
-    def __init__(self, depot: Depot) -> None:
+    def __init__(self, depot: Depot, tokens: ApiKeys) -> None:
         self._depot = depot
+        self._tokens = tokens
 
     async def GetList(self, request: pb.GetListRequest, context: Context) -> pb.ShoppingList:  # noqa: N802
         return _list(await self._depot.shopping_list(id_of(request.order_id)))
@@ -50,7 +52,9 @@ class DepotService(DepotServicer):
         return pb.ListRobotsResponse(robots=[_robot(robot) for robot in await self._depot.robots()])
 
     async def RetireRobot(self, request: pb.RetireRobotRequest, context: Context) -> pb.Robot:  # noqa: N802
-        return _robot(await self._depot.retire(request.robot, caller()))
+        retired = await self._depot.retire(request.robot, caller())
+        await self._tokens.revoke(request.robot)
+        return _robot(retired)
 
     async def ConfirmReturn(  # noqa: N802
         self, request: pb.ConfirmReturnRequest, context: Context

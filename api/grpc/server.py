@@ -82,7 +82,7 @@ class GrpcServer:
         add_OrdersServicer_to_server(orders, self._server)
         add_StoresServicer_to_server(StoresService(services.stores), self._server)
         add_PaymentsServicer_to_server(PaymentsService(services.payment), self._server)
-        add_DepotServicer_to_server(DepotService(services.depot), self._server)
+        add_DepotServicer_to_server(DepotService(services.depot, services.robot_tokens), self._server)
         add_AutomationServicer_to_server(services.robots, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*FOR_SERVICES, FOR_ROBOTS, *OPEN_TO_ALL), self._server)

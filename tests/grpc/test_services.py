@@ -530,14 +530,16 @@ async def test_lists_are_found_by_status_page_by_page_the_newest_order_first(
 
 
 async def test_a_retired_robot_works_no_more(
-    channel: aio.Channel, by_bea: Metadata, robot: str, shopping: str
+    mall: Mall, channel: aio.Channel, by_bea: Metadata, robot: str, shopping: str
 ) -> None:
+    token = await mall.robot_tokens.issue(robot)
     stub = DepotStub(channel)
     (busy,) = (await stub.ListRobots(depot.ListRobotsRequest(), metadata=by_bea)).robots
     assert (busy.robot, busy.status, busy.order_id) == (robot, depot.ROBOT_STATUS_BUSY, shopping)
     assert busy.HasField("last_heard_at")
     retired = await stub.RetireRobot(depot.RetireRobotRequest(robot=robot), metadata=by_bea)
     assert (retired.status, retired.order_id) == (depot.ROBOT_STATUS_RETIRED, "")
+    assert not await mall.robot_tokens.valid_among([token])
 
 
 async def test_what_a_robot_can_not_bring_back_staff_do(

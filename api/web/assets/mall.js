@@ -62,10 +62,13 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+const formats = new Map();
+
 /** Cents as people write them: 1298 is "$12.98". */
 export function money(cents, of = currency) {
   if (cents === null || cents === undefined) return "–";
-  const format = new Intl.NumberFormat(undefined, { style: "currency", currency: of });
+  if (!formats.has(of)) formats.set(of, new Intl.NumberFormat(undefined, { style: "currency", currency: of }));
+  const format = formats.get(of);
   return format.format(cents / 10 ** format.resolvedOptions().maximumFractionDigits);
 }
 
