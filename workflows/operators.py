@@ -22,6 +22,7 @@ from temporalio.client import (
     WorkflowQueryRejectedError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -38,6 +39,7 @@ QUEUES: Final = (WORKFLOW_QUEUE, *sorted({step.task_queue for step in STORY}))
 """Every task queue that somebody must work on."""
 
 _UNDOS: Final = frozenset(undo for step in (*STORY, *REFUND) for undo in step.undos)
+_NO_WORKER: Final = "no worker answers for the workflow: start one with `mallbots worker`"
 _ASK_WITHIN: Final = timedelta(seconds=1)
 # A worker asks at least once a minute, also when there is nothing to do.
 _GONE_AFTER: Final = timedelta(seconds=90)
@@ -127,10 +129,25 @@ class StuckSagas:
         """
         handle = self._client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order_id))
         try:
+            update = await handle.start_update(
+                "skip_undo",
+                skip,
+                id=f"skip-{skip.activity}",
+                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                result_type=ActionAccount,
+                rpc_timeout=RPC_TIMEOUT,
+            )
+        except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+            raise Unavailable(_NO_WORKER) from error
+        except WorkflowUpdateFailedError as error:
+            raise as_mall_error(error) from error
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise NotStuck(f"the saga of order {order_id} has ended") from error
+            raise as_unavailable(error) from error
+        try:
             async with asyncio.timeout(timeout.total_seconds()):
-                account: ActionAccount = await handle.execute_update(
-                    "skip_undo", skip, id=f"skip-{skip.activity}", result_type=ActionAccount
-                )
+                account: ActionAccount = await update.result()
                 return account
         except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
             return None
@@ -209,10 +226,12 @@ class StuckSagas:
         try:
             woken: str = await handle.execute_update("retry_now", result_type=str, rpc_timeout=RPC_TIMEOUT)
         except WorkflowUpdateRPCTimeoutOrCancelledError as error:
-            raise Unavailable("no worker answers for the workflow: start one with `mallbots worker`") from error
+            raise Unavailable(_NO_WORKER) from error
         except WorkflowUpdateFailedError as error:
             raise as_mall_error(error) from error
         except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise NotStuck(f"workflow {workflow} has ended") from error
             raise as_unavailable(error) from error
         return woken
 

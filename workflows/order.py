@@ -387,6 +387,9 @@ class OrderWorkflow:
         if skip.activity in PLACE.undos:
             why = "ends the order: without it the order would be live for ever. Mend Orders, and retry it"
             fail(InvalidInput(f"{skip.activity} {why}", "activity"), "activity")
+        if skip.activity in SCHEDULE.undos:
+            why = "ends the shopping: without it robots would go on with it. Mend Depot, and retry it"
+            fail(InvalidInput(f"{skip.activity} {why}", "activity"), "activity")
         if not self._saga.may_be_skipped(skip.activity):
             fail(NotStuck(f"{skip.activity} is not an undo that is stuck now"))
 

@@ -3,6 +3,7 @@ What can not be looked at is stuck itself."""
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -48,6 +49,8 @@ _MOST_SAGAS: Final = 25
 _MOST_NOTICES: Final = 20
 _NOTICE_MATTERS_FOR: Final = timedelta(days=1)
 _LONGEST_WHY: Final = 500
+# Of each consumer's schema: whoever mends one kind of them mends the rest, too.
+_MOST_LETTERS: Final = 50
 _ORDER_STREAM: Final = re.compile(r"order-([0-9a-f-]{36})")
 # The sandbox's books are its own; nothing of the mall is in them.
 _DATABASES: Final = tuple(name for name in DATABASES if name != "sandbox")
@@ -230,7 +233,9 @@ class _Lookout:
     def _dead_letters(self, home: Home) -> Callable[[], Awaitable[Sequence[StuckThing]]]:
         async def look() -> Sequence[StuckThing]:
             letters = await self._mall.watch.dead_letters_of(home)
-            return [_letter(letter, letters) for letter in letters if letter.error is not None]
+            waiting = Counter(_stream_of(letter) for letter in letters if letter.error is None)
+            failed = [letter for letter in letters if letter.error is not None]
+            return [_letter(letter, waiting[_stream_of(letter)]) for letter in failed[:_MOST_LETTERS]]
 
         return look
 
@@ -314,12 +319,12 @@ def _behind(
     return [StuckThing(kind=kind, subject=subject, why=why, since=since, advice=advice)]
 
 
-def _letter(letter: DeadLetter, letters: Sequence[DeadLetter]) -> StuckThing:
+def _stream_of(letter: DeadLetter) -> tuple[str, str]:
+    return letter.consumer, letter.subject.split(".", 3)[3]
+
+
+def _letter(letter: DeadLetter, behind: int) -> StuckThing:
     _, _, event, stream = letter.subject.split(".", 3)
-    behind = sum(
-        one.consumer == letter.consumer and one.error is None and one.subject.split(".", 3)[3] == stream
-        for one in letters
-    )
     why = (letter.error or "")[:_LONGEST_WHY]
     if behind:
         why += f"; {count(behind, 'later event')} of {stream} wait behind it"

@@ -59,6 +59,7 @@ class NotificationRow(SQLModel, table=True):
         CheckConstraint("status IN ('pending', 'sent', 'failed')", name="known_status"),
         Index("ix_notifications_pending", "handed_out_at", postgresql_where=text("status = 'pending'")),
         Index("ix_notifications_order", "order_id", "id"),
+        Index("ix_notifications_failed", "id", postgresql_where=text("status = 'failed'")),
         {"schema": SCHEMA},
     )
 

@@ -1,5 +1,6 @@
 """The catalogue: products brought in from a file, all of them or none, any number of times."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -74,18 +75,24 @@ async def check_catalog(
         rows = await connection.execute(_KNOWN, {"skus": [line.sku for line in lines]})
         known = {row["sku"]: dict(row) for row in rows.mappings()}
         unsold = await _unsold_alternatives(connection, lines)
-    for number, line in file.lines.items():
+    for done, (number, line) in enumerate(file.lines.items()):
+        if done % CHUNK == 0:
+            await asyncio.sleep(0)
         broken = _rules_broken(line, known.get(line.sku), stores.get(line.store), currency, unsold)
         problems += [LineProblem(line=number, field=field, rule=f"{line.sku} {rule}") for field, rule in broken]
     bad = {problem.line for problem in problems}
     totals: Counter[str] = Counter()
-    changed = []
+    changed: list[CheckedLine] = []
+    unchanged = 0
     good = {number: line for number, line in file.lines.items() if number not in bad}
-    for number, line in good.items():
+    for done, (number, line) in enumerate(good.items()):
+        if done % CHUNK == 0:
+            await asyncio.sleep(0)  # others are answered meanwhile
         before = known.get(line.sku)
         events = list(_changes(line, before, stores.get(line.store, _NO_STORE_YET), currency, stock, by=None))
         _count(events, totals)
-        if events:
+        unchanged += not events
+        if events and len(changed) < MOST_CHANGES_TOLD:
             changed.append(_checked(number, line, before, events))
     totals["stores_opened"] = len({line.store for line in good.values()} - stores.keys())
     return CatalogCheck(
@@ -93,8 +100,8 @@ async def check_catalog(
         bad_lines=len(bad),
         problems=sorted(problems, key=lambda problem: problem.line)[:MOST_PROBLEMS_TOLD],
         changes=CatalogImport.model_validate(totals),
-        unchanged=len(good) - len(changed),
-        changed=changed[:MOST_CHANGES_TOLD],
+        unchanged=unchanged,
+        changed=changed,
     )
 
 

@@ -5,7 +5,7 @@
 
 import { insist } from "./insist.js";
 import { follow } from "./live.js";
-import { Problem, api, currency, duration, element, may, money, time } from "./mall.js";
+import { Problem, api, currency, duration, element, may, money, newKey, time } from "./mall.js";
 import { PAID_BY, badge, dueAs, listed, namesOf, sentence, when } from "./order-words.js";
 
 const CODE = /^[2-9B-DF-HJ-NP-TV-Z]{6}$/;
@@ -312,12 +312,13 @@ async function pay() {
   const { order } = shown;
   const offered = offer(order);
   if (!offered) return back();
-  key ??= crypto.randomUUID();
+  key ??= newKey();
   await take(order, { pickup_code: order.pickup_code, ...offered }, key);
 }
 
 async function take(order, body, attemptKey) {
   const since = Date.now();
+  finding += 1; // What is still looked for would cover this order.
   keep({ order_id: order.order_id, body, key: attemptKey });
   alarm();
   busy(new AbortController());

@@ -42,6 +42,10 @@ content.append(
   progress, status, result);
 
 form.addEventListener("submit", (event) => event.preventDefault());
+// The same file again, mended meanwhile, is no change to a browser.
+chosen.querySelector("input").addEventListener("click", ({ target }) => {
+  target.value = "";
+});
 chosen.querySelector("input").addEventListener("change", (event) => choose(event.target.files[0]));
 stock.querySelector("input").addEventListener("change", () => file && check());
 form.addEventListener("dragover", (event) => {
@@ -112,7 +116,9 @@ async function check() {
 }
 
 async function bringIn() {
-  result.querySelector("button.primary").setAttribute("aria-disabled", "true");
+  const button = result.querySelector("button.primary");
+  if (button.getAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
   const count = number(file.lines.filter((line) => line.trim()).length);
   const done = await send("import", `Importing ${count} lines: all of them, or none if anything goes wrong …`);
   if (!done) return;

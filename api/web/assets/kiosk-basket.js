@@ -1,5 +1,7 @@
 // What a customer at the kiosk has chosen, and what became of it. It is kept through a reload of the page.
 
+import { newKey } from "./mall.js";
+
 const KEPT = "mallbots.kiosk";
 const NEW = { screen: "start", lines: [], customer: "", attempt: null, order: null, ordered: null };
 const MOST = 99;
@@ -56,10 +58,4 @@ export function begin(payment) {
   };
   if (JSON.stringify(state.attempt?.body) !== JSON.stringify(body)) state.attempt = { key: newKey(), body };
   keep();
-}
-
-// randomUUID is not there on a page that came without TLS.
-function newKey() {
-  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
-  return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -45,6 +45,7 @@ function show(name) {
 }
 
 function start() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   followed?.stop();
   followed = null;
   forget();
@@ -356,7 +357,7 @@ function followOrder() {
     keep();
     stranger(problem);
   });
-  if (state.order.unwanted) cancel();
+  if (state.order.unwanted || state.order.cancelling) cancel();
 }
 
 function drawOrder(now, saga, reached) {
@@ -458,7 +459,7 @@ click("give-up", () => {
 click("cancel", async () => {
   const sure = await ask("Cancel the order?", [element("p", {}, "Nothing will be charged.")],
     { confirm: "Cancel the order", danger: true });
-  if (sure) cancel();
+  if (sure && state.order) cancel();
 });
 for (const button of document.querySelectorAll("[data-show]")) {
   button.addEventListener("click", () => ({ shop, missing })[button.dataset.show]());

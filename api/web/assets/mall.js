@@ -5,6 +5,10 @@ const page = document.body.dataset;
 export const currency = page.currency;
 export const may = (action) => page.actions.split(" ").includes(action);
 
+/** A new Idempotency-Key. randomUUID is not there on a page that came without TLS. */
+export const newKey = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
 /** A problem (RFC 9457) that the API answered, or that it could not be reached (status 0). */
 export class Problem extends Error {
   constructor(status, problem, retryAfter = null) {
@@ -23,17 +27,17 @@ export async function api(method, path, body, { key, signal, type } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = type ?? "application/json";
   if (key) headers["Idempotency-Key"] = key;
-  let response;
+  let response, text;
   try {
     response = await fetch(path, {
       method, headers, signal, credentials: "same-origin",
       body: body === undefined || type ? body : JSON.stringify(body),
     });
+    text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, {});
   }
-  const text = await response.text();
   let answer = null;
   try {
     answer = text ? JSON.parse(text) : null;

@@ -27,23 +27,33 @@ const byId = (id) => document.getElementById(id);
 
 // ---- Loading
 
+let loads = 0;
+const newest = {}; // by part: the load that it was drawn from
+
 async function load(...names) {
+  const mine = ++loads;
   const all = names.length ? names : Object.keys(PARTS);
   const wanted = all.filter((name) => may(PARTS[name].action ?? "orders.read"));
   await Promise.all(wanted.map(async (name) => {
+    let answer;
     try {
-      known[name] = await api("GET", PATH + PARTS[name].path);
+      answer = await api("GET", PATH + PARTS[name].path);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
-      // What is known stays on the page while it can not be looked up anew.
-      if (!known[name] || known[name] instanceof Problem || error.status === 404) known[name] = error;
+      answer = error;
     }
+    if (mine < (newest[name] ?? 0)) return;
+    newest[name] = mine;
+    // What is known stays on the page while it can not be looked up anew.
+    const stays = known[name] && !(known[name] instanceof Problem);
+    if (!(answer instanceof Problem) || !stays || answer.status === 404) known[name] = answer;
+    draw();
   }));
-  draw();
 }
 
 function draw() {
   const { order } = known;
+  if (!order) return;
   if (order instanceof Problem) {
     byId("content").hidden = true;
     byId("acts").replaceChildren();
@@ -294,8 +304,8 @@ const STATE = {
   planned: "muted", running: "info", done: "good", refused: "bad", failed: "bad", cancelled: "warn",
   skipped: "warn",
 };
-// Without the undo that ends the order it would be live for ever.
-const NEEDED = ["orders.reject", "orders.cancel", "orders.expire"];
+// Without the undo that ends the order it would be live for ever, and robots would go on with its shopping.
+const NEEDED = ["orders.reject", "orders.cancel", "orders.expire", "depot.cancel"];
 
 function drawSaga(saga) {
   if (saga instanceof Problem) {

@@ -2,7 +2,7 @@
 // refunds once.
 
 import { insist } from "./insist.js";
-import { Problem, element, field, money, say } from "./mall.js";
+import { Problem, element, field, money, newKey, say } from "./mall.js";
 import { sentence } from "./order-words.js";
 
 export const NOT_FOR_CUSTOMERS = "It is kept in the trail. The customer does not read it.";
@@ -13,7 +13,7 @@ export function refundDialog(order, left, done) {
   const path = `/v1/staff/orders/${order.order_id}/refunds`;
   const price = (cents) => money(cents, order.currency);
   const stopping = new AbortController();
-  let key = crypto.randomUUID(), sending = false, wait = null;
+  let key = newKey(), sending = false, wait = null;
 
   const whole = element("input", { type: "radio", name: "what", value: "all", id: "refund-all", checked: true });
   const byLine = element("input", { type: "radio", name: "what", value: "lines", id: "refund-lines" });
@@ -70,6 +70,7 @@ export function refundDialog(order, left, done) {
     const some = pieces();
     if (byLine.checked && !some.length) return fail("Say how many pieces are refunded.");
     const body = { reason: form.elements.reason.value.trim(), ...(byLine.checked ? { lines: some } : {}) };
+    wait = "lost"; // until there is an answer
     sending = parts.disabled = true;
     send.setAttribute("aria-disabled", "true");
     problem.hidden = true;
@@ -82,9 +83,8 @@ export function refundDialog(order, left, done) {
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof Problem)) throw error;
-      wait = null;
       // What was refused is refused for ever under its key; what could not be answered is asked again under it.
-      if (error.status < 500) key = crypto.randomUUID();
+      if (error.status < 500) [key, wait] = [newKey(), null];
       fail(error.message);
     } finally {
       sending = parts.disabled = false;

@@ -39,7 +39,8 @@ async function look() {
 
 function show({ things, checks, looked_at: at }) {
   lookedAt = at;
-  const keys = things.map(({ kind, subject, event_id: event }) => [kind, subject, event].join(" "));
+  const keys = things.map(({ kind, subject, event_id: event, notification_id: notice }) =>
+    [kind, subject, event, notice].join(" "));
   for (const [key, card] of cards) {
     if (keys.includes(key)) continue;
     if (card.item.contains(document.activeElement)) by("look").focus();

@@ -10,3 +10,4 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("CREATE INDEX ix_notifications_order ON notifications.notifications (order_id, id)")
+    op.execute("CREATE INDEX ix_notifications_failed ON notifications.notifications (id) WHERE status = 'failed'")
