@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from mallbots.kept_keys import read_keys
+from mallbots.settings import Settings
+from mallbots.up import ports
 from tests.mall import PARTS, PORT_SETTINGS, Mall, a_mall, alive
 from tests.waiting import wait_until
 
@@ -106,13 +108,24 @@ def test_sigterm_stops_all_within_ten_seconds_and_leaves_no_orphan(open_mall: Ma
     assert not (open_mall.data_dir / "mall.env").exists()
 
 
-@pytest.mark.parametrize("setting", PORT_SETTINGS)
-def test_a_taken_port_gives_one_line_naming_it_and_its_setting(mall: Mall, setting: str) -> None:
-    port = mall.environment[setting]
+def test_a_taken_port_gives_one_line_naming_it_and_its_setting(mall: Mall) -> None:
+    port = mall.environment["MALLBOTS_GRPC_PORT"]
     with socket.create_server(("127.0.0.1", int(port))):
         refused = mall.run("up")
     assert refused.returncode == 1
-    assert refused.stderr.splitlines() == [f"port {port} is taken: stop what uses it or set {setting}"]
+    assert refused.stderr.splitlines() == [f"port {port} is taken: stop what uses it or set MALLBOTS_GRPC_PORT"]
+
+
+@pytest.mark.parametrize("setting", PORT_SETTINGS)
+def test_every_port_is_tried_before_anything_starts(
+    mall: Mall, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in PORT_SETTINGS:
+        monkeypatch.setenv(variable, mall.environment[variable])
+    number = mall.environment[setting]
+    with socket.create_server(("127.0.0.1", int(number))):
+        troubles = list(filter(None, (port.trouble() for port in ports(Settings()))))
+    assert troubles == [f"port {number} is taken: stop what uses it or set {setting}"]
 
 
 def test_a_port_that_is_set_twice_gives_one_line(mall: Mall) -> None:

@@ -162,7 +162,7 @@ async def test_an_error_that_nobody_foresaw_is_told_as_an_incident(
     async def fail(*_: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("api.keys.ApiKeys.principal_of", fail)
+    monkeypatch.setattr("api.live.hub.Hub.reader", fail)
     async with api.follow() as staff:
         _, close = await close_of(staff)
     incident = re.fullmatch(r"this is our fault; incident ([0-9a-f-]{36}) is in our log", close.reason)
