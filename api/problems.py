@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -171,6 +172,9 @@ class _Guard:
         async def send_noting_start(message: Message) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start":
+                # An answer may hold a key that is shown this once, or what only its reader may see.
+                MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:

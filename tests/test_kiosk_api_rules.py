@@ -67,7 +67,7 @@ class FakeActs:
         noted = {"by": by, "act": act, "subject": subject, "detail": detail, "outcome": outcome}
         self.noted.append(noted)
 
-    async def note_wrong_key(self, where: str, address: str | None) -> None:
+    async def note_stranger(self, where: str, address: str | None) -> None:
         await self.note("stranger", "come in", None, where, "refused")
 
 

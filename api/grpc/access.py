@@ -140,7 +140,7 @@ class AccessInterceptor(aio.ServerInterceptor):
                 try:
                     who = await keyring.principal_of(key)
                 except Unauthenticated:
-                    await self._acts.note_wrong_key(service, context.peer())
+                    await self._acts.note_stranger(service, context.peer())
                     raise
                 _caller.set(who.name)
                 try:

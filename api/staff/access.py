@@ -60,7 +60,7 @@ async def whose(
     try:
         return await principal_of(key)
     except Unauthenticated:
-        await found.acts.note_wrong_key(gateway, connection.client.host if connection.client else None)
+        await found.acts.note_stranger(gateway, connection.client.host if connection.client else None)
         raise
 
 

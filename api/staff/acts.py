@@ -65,7 +65,7 @@ class Acts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._wrong_keys: Counter[str] = Counter()
+        self._strangers: Counter[str] = Counter()
         self._quiet_until: dict[str, float] = {}
 
     async def note(
@@ -84,14 +84,14 @@ class Acts:
         except Unavailable:
             _log.warning("an act could not be noted: %s", {**told, "outcome": outcome})
 
-    async def note_wrong_key(self, where: str, address: str | None, what: str = "unknown or revoked keys") -> None:
-        """Note that a key came to the gateway `where` that lets nobody in (any more), from `address` if that is
-        known. Whoever guesses does not fill the log: it is noted once a minute, with how many there were since."""
-        self._wrong_keys[where] += 1
+    async def note_stranger(self, where: str, address: str | None, what: str = "unknown or revoked keys") -> None:
+        """Note that a stranger was refused at `where`, from `address` if that is known; `what` came there, in
+        the plural. Whoever guesses does not fill the log: it is noted once a minute, with how many there were."""
+        self._strangers[where] += 1
         if time.monotonic() < self._quiet_until.get(where, 0):
             return
         self._quiet_until[where] = time.monotonic() + _QUIET_SECONDS
-        count, self._wrong_keys[where] = self._wrong_keys[where], 0
+        count, self._strangers[where] = self._strangers[where], 0
         detail = f"{count} {what} at {where}, the last from {address or 'an unknown address'}"
         await self.note("stranger", "come in", None, detail, "refused")
 

@@ -59,7 +59,7 @@ async def sign_in(
     try:
         token = await mall.accounts.sign_in(name, password, address)
     except TooManyAttempts as error:
-        await mall.acts.note_wrong_key("the sign-in page", address, "passwords while it was shut")
+        await mall.acts.note_stranger("the sign-in page", address, "passwords while it was shut")
         return _page(mall, next, error, name=name)
     except Unauthenticated as error:
         await mall.acts.note(said, "sign in", f"account-{said}", f"{error.message} ({address})", "refused")
@@ -112,7 +112,7 @@ async def sign_in_by_provider(
         token = await mall.accounts.sign_in_by_provider(person.issuer, person.subject, person.name, person.roles)
     except (Unauthenticated, Forbidden, InvalidInput, Unavailable) as refusal:
         if attempt is None:
-            await mall.acts.note_wrong_key("the return from the provider", None, "answers that nobody waits for")
+            await mall.acts.note_stranger("the return from the provider", None, "answers that nobody waits for")
         else:
             await mall.acts.note(
                 said, "sign in", f"account-{said}", f"by a provider: {refusal.message}", "refused"
@@ -136,7 +136,7 @@ async def become_kiosk(mall: ServicesDependency, request: Request, key: Annotate
     try:
         kiosk = await mall.kiosk_keys.holder_of(key.strip())
     except Unauthenticated as error:
-        await mall.acts.note_wrong_key("the sign-in of kiosks", request.client.host if request.client else None)
+        await mall.acts.note_stranger("the sign-in of kiosks", request.client.host if request.client else None)
         return _page(mall, KIOSK_HOME, error, at="kiosk")
     # From now on customers use this browser.
     account = await _end(request, mall)
@@ -152,7 +152,7 @@ async def _check_origin(request: Request, mall: Services) -> None:
         check_origin(request, mall.settings)
     except Forbidden:
         address = request.client.host if request.client else None
-        await mall.acts.note_wrong_key("the forms of the sign-in page", address, "requests of other sites' pages")
+        await mall.acts.note_stranger("the forms of the sign-in page", address, "requests of other sites' pages")
         raise
 
 

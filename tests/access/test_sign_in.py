@@ -38,7 +38,8 @@ async def test_somebody_signs_in_and_out_and_both_are_noted(mall: FastAPI, fresh
         assert cookie.startswith("mallbots_session=")
         assert {"HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
         assert "Secure" not in cookie
-        assert (await browser.get("/v1/staff/orders")).status_code == 200
+        orders = await browser.get("/v1/staff/orders")
+        assert (orders.status_code, orders.headers["Cache-Control"]) == (200, "no-store")
         assert (await browser.get("/sign-in")).headers["Location"] == "/staff"
 
         gone = await browser.post("/sign-out")

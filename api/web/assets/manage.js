@@ -1,7 +1,7 @@
 // The management pages: a table of the things of a kind, and a dialog for all that can be done to them. Both are
 // made from the OpenAPI document, so that a new resource needs no code here (see api/staff/resources.py).
 
-import { api, element, may, money, Problem, say, time } from "./mall.js";
+import { api, element, may, money, newKey, Problem, say, time } from "./mall.js";
 import { formField, isMoney } from "./fields.js";
 import { resource } from "./openapi.js";
 
@@ -193,7 +193,7 @@ function fromAddress(text, schema) {
  * wrong is said at its field, and all that was typed stays. */
 function askFor(button, item) {
   const changes = ["PATCH", "PUT"].includes(button.method);
-  const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+  const key = newKey();
   const path = button.path.replace(/\{\w+\}/, () => encodeURIComponent(item[kind.key]));
   const fields = Object.entries(button.properties).map(([field, schema]) => formField(field, schema, {
     value: changes ? item?.[field] : undefined,
