@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".mallbots"), description="Where the embedded servers keep their data")
     currency: str = Field("USD", pattern="^[A-Z]{3}$", description="ISO 4217 currency of every price")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+    log_format: Literal["auto", "pretty", "json"] = Field(
+        "auto", description="How it is logged: `auto` is pretty on a terminal, and JSON elsewhere"
+    )
 
     orders_database_url: SecretStr | None = Field(None, description="PostgreSQL of the Orders domain")
     stores_database_url: SecretStr | None = Field(None, description="PostgreSQL of the Stores domain")
@@ -64,12 +67,53 @@ class Settings(BaseSettings):
     notifications_database_url: SecretStr | None = Field(None, description="PostgreSQL of the notifications")
     analytics_database_url: SecretStr | None = Field(None, description="PostgreSQL of Analytics")
     sandbox_database_url: SecretStr | None = Field(None, description="PostgreSQL of the sandbox payment provider")
+    database_tls_ca: Path | None = Field(
+        None, description="Who signs PostgreSQL's certificates, PEM: given, it is spoken to by TLS and verified"
+    )
+    database_tls_certificate: Path | None = Field(
+        None, description="The certificate that we show to PostgreSQL, PEM"
+    )
+    database_tls_key: Path | None = Field(None, description="The key of that certificate, PEM")
     database_pool_size: int = Field(8, ge=1, le=100, description="Most connections of one process to one database")
 
     temporal_address: str = Field("127.0.0.1:7233", description="Temporal server, host:port")
     temporal_namespace: str = Field("mallbots", description="Temporal namespace; created if it is missing")
     temporal_ui_url: str = Field("http://127.0.0.1:8233", description="Temporal Web UI, for links")
+    temporal_tls: bool = Field(
+        False, description="Whether to speak TLS with Temporal; a CA or certificate implies it"
+    )
+    temporal_tls_ca: Path | None = Field(None, description="Who signs Temporal's certificate, PEM")
+    temporal_tls_server_name: str | None = Field(
+        None, description="The name in Temporal's certificate, if it is not the host of its address"
+    )
+    temporal_tls_certificate: Path | None = Field(
+        None, description="The certificate that we show to Temporal, PEM: mTLS"
+    )
+    temporal_tls_key: Path | None = Field(None, description="The key of that certificate, PEM")
+    temporal_api_key: SecretStr | None = Field(None, description="API key of Temporal Cloud; it implies TLS")
+    temporal_encryption_keys: SecretStr | None = Field(
+        None,
+        description="What payloads in Temporal are encrypted with, the newest first: ID:KEY,ID:KEY, each KEY 32 bytes "
+        "in Base64; older ones still decrypt. Without any, payloads are not encrypted",
+    )
+    codec_host: str = Field("127.0.0.1", description="Address the codec server listens on")
+    codec_port: int = Field(8081, ge=1, le=65535, description="Port the codec server listens on")
+    worker_deployment: str = Field(
+        "mallbots",
+        pattern="^[A-Za-z0-9_-]{1,64}$",
+        description="Worker deployment that versioned workers belong to",
+    )
+    worker_build_id: str | None = Field(
+        None,
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="Version of this worker's code: given, each order stays on the version that began it",
+    )
     nats_url: SecretStr | None = Field(None, description="NATS server, nats://[token@]host:port")
+    nats_tls_ca: Path | None = Field(
+        None, description="Who signs NATS's certificate, PEM: given, NATS is spoken to by TLS"
+    )
+    nats_tls_certificate: Path | None = Field(None, description="The certificate that we show to NATS, PEM")
+    nats_tls_key: Path | None = Field(None, description="The key of that certificate, PEM")
     stream_days: float = Field(
         30, gt=0, le=3650, description="Days that events stay in NATS; in the domains they stay for ever"
     )
@@ -81,6 +125,17 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
     api_url: str = Field(
         "http://127.0.0.1:8000", description="Where browsers reach the API; if it is https, cookies need TLS"
+    )
+    api_tls_certificate: Path | None = Field(
+        None, description="The API's certificate with its chain, PEM; without it it speaks plainly"
+    )
+    api_tls_key: Path | None = Field(None, description="The key of that certificate, PEM")
+    api_tls_client_ca: Path | None = Field(
+        None, description="Who signs clients' certificates, PEM: given, a client of the API must show one"
+    )
+    api_tls_ca: Path | None = Field(
+        None,
+        description="Who signs the API's certificate, PEM, for clients of this machine, if it is not well known",
     )
     answer_timeout: float = Field(
         5.0,
@@ -162,6 +217,19 @@ class Settings(BaseSettings):
         ge=1,
         le=65535,
         description="Port that a process serves its metrics on, for Prometheus",
+    )
+    temporal_metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port that a process serves the metrics of its Temporal client and workers on, for Prometheus",
+    )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="Where traces are sent, OTLP by HTTP such as http://collector:4318; without it there are none",
+    )
+    trace_ratio: float = Field(
+        1.0, ge=0, le=1, description="Which part of traces is kept, where the caller has not decided it"
     )
     ready_file: Path | None = Field(None, description="A file that a process makes once it works")
 
