@@ -5,7 +5,6 @@ from typing import Final
 
 from domains.payments.provider import PaymentProvider
 from domains.payments.sandbox import Sandbox
-from domains.payments.stripe import Stripe
 from kernel.database import Database
 from kernel.errors import Misconfigured
 from mallbots.settings import DatabaseName, Settings
@@ -23,6 +22,9 @@ def payment_provider(settings: Settings, database: Callable[[DatabaseName], Data
         raise Misconfigured("MALLBOTS_STRIPE_API_KEY is not set: payments are to be taken by Stripe")
     if settings.currency in _STRIPES_OWN:
         raise Misconfigured(f"Stripe counts {settings.currency} in units of its own: it is not supported")
+    # Only now: it takes 0.2 s to import, and many malls do without.
+    from domains.payments.stripe import Stripe
+
     return Stripe(
         database("payments"),
         settings.stripe_api_key.get_secret_value(),
