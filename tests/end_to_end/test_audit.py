@@ -415,7 +415,7 @@ async def test_the_command_names_who_breaks_a_promise_and_exits_with_1(mall: Mal
     order = place(None, line(books.sku))
     await Orders(books.database).place(order)
     url = books.settings.database_url("orders")
-    command = mall.run(
+    command = mall.ask(
         "audit",
         **{f"MALLBOTS_{domain.upper()}_DATABASE_URL": url for domain in DATABASES},
         MALLBOTS_TEMPORAL_NAMESPACE=books.settings.temporal_namespace,

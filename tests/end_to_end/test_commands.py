@@ -37,25 +37,25 @@ def test_the_doctor_finds_an_open_mall_in_order(mall: Mall) -> None:
 
 
 def test_accounts_are_made_listed_and_ended_by_commands(mall: Mall) -> None:
-    made = mall.run("accounts", "create", "ida", "--role", "store")
+    made = mall.ask("accounts", "create", "ida", "--role", "store")
     assert made.returncode == 0, made.stderr
     url = mall.settings.api_url
     with httpx.Client(base_url=url, headers={"Origin": url}, trust_env=False) as browser:
         form = {"name": "ida", "password": made.stdout.strip()}
         assert browser.post("/sign-in", data=form).headers["Location"] == "/staff"
         assert browser.get("/v1/staff/me").json()["account"]["roles"] == ["store"]
-        assert mall.run("accounts", "disable", "ida").returncode == 0
+        assert mall.ask("accounts", "disable", "ida").returncode == 0
         wait_until(lambda: browser.get("/v1/staff/me").status_code == 401)
-    listed = mall.run("accounts", "list").stdout
+    listed = mall.ask("accounts", "list").stdout
     assert "manager, operator" in listed
     assert "ida" in listed
-    refused = mall.run("accounts", "roles", "ida", "--role", "boss")
+    refused = mall.ask("accounts", "roles", "ida", "--role", "boss")
     assert refused.returncode == 1
     assert "boss" in refused.stderr
 
 
 def test_settings_say_where_an_open_mall_is_but_no_secret(mall: Mall) -> None:
-    shown = mall.run("settings")
+    shown = mall.ask("settings")
     assert shown.returncode == 0, shown.stderr
     assert f"postgresql+asyncpg://***@127.0.0.1:{mall.environment['MALLBOTS_POSTGRES_PORT']}" in shown.stdout
     secrets = json.loads((mall.data_dir / "credentials.json").read_text())
@@ -77,18 +77,18 @@ async def test_of_a_catalogue_with_a_bad_line_nothing_is_imported_and_the_line_i
     mall: Mall, kiosk: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     bad = {**PRODUCT, "sku": "smoke-coffee", "price_cents": -1}
-    refused = mall.run("catalog", "import", write(tmp_path / "catalog", PRODUCT, bad), "--stock", "5")
+    refused = mall.ask("catalog", "import", write(tmp_path / "catalog", PRODUCT, bad), "--stock", "5")
     assert refused.returncode == 1
     assert "nothing was imported" in refused.stderr
     assert "line 2: price_cents: Input should be greater than or equal to 0" in refused.stderr
     assert (await kiosk.get(f"/v1/products/{PRODUCT['sku']}")).status_code == 404
 
-    imported = mall.run("catalog", "import", write(tmp_path / "catalog", PRODUCT), "--stock", "5")
+    imported = mall.ask("catalog", "import", write(tmp_path / "catalog", PRODUCT), "--stock", "5")
     assert imported.returncode == 0, imported.stderr
     assert "1 products added" in imported.stdout
     product = (await kiosk.get(f"/v1/products/{PRODUCT['sku']}")).json()
     assert (product["price_cents"], product["available"]) == (450, 5)
-    again = mall.run("catalog", "import", tmp_path / "catalog", "--stock", "5")
+    again = mall.ask("catalog", "import", tmp_path / "catalog", "--stock", "5")
     nothing = ("stores opened", "products added", "renamed", "prices changed", "alternatives changed")
     assert ", ".join([*(f"0 {what}" for what in nothing), "0 pieces received"]) in again.stdout
 
@@ -104,7 +104,7 @@ async def test_baskets_that_are_replayed_twice_are_ordered_once(
     file = write(tmp_path / "baskets", *baskets)
     reports = []
     for out in (tmp_path / "first.json", tmp_path / "second.json"):
-        replay = mall.run("replay", file, "--concurrency", "2", "--out", out)
+        replay = mall.ask("replay", file, "--concurrency", "2", "--out", out)
         assert replay.returncode == 0, replay.stdout
         assert "answered from before" in replay.stdout
         reports.append(ReplayReport.model_validate_json(out.read_bytes()))
@@ -116,12 +116,12 @@ async def test_baskets_that_are_replayed_twice_are_ordered_once(
 
 
 def test_a_kiosk_is_let_in_by_its_new_key_until_that_is_revoked(mall: Mall) -> None:
-    created = mall.run("keys", "create", "kiosk-smoke")
+    created = mall.ask("keys", "create", "kiosk-smoke")
     assert created.returncode == 0, created.stderr
     key = created.stdout.strip()
     assert guest(mall, key) == 200
-    assert key not in mall.run("keys", "list").stdout
-    revoked = mall.run("keys", "revoke", "kiosk-smoke")
+    assert key not in mall.ask("keys", "list").stdout
+    revoked = mall.ask("keys", "revoke", "kiosk-smoke")
     assert revoked.returncode == 0, revoked.stderr
     assert guest(mall, key) == 401
-    assert mall.run("keys", "revoke", "kiosk-smoke").returncode == 1
+    assert mall.ask("keys", "revoke", "kiosk-smoke").returncode == 1

@@ -31,7 +31,7 @@ ORDER = {
 @pytest.fixture(scope="module")
 async def staff(mall: Mall, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API as a member of staff speaks to it."""
-    key = mall.run("keys", "create", "bea", "--service", "--role", "manager").stdout.strip()
+    key = mall.ask("keys", "create", "bea", "--service", "--role", "manager").stdout.strip()
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=settings.api_url, headers=headers, trust_env=False) as client:
         yield client
@@ -82,16 +82,16 @@ async def test_the_trail_is_for_staff_only(
 
 
 def test_a_stream_is_shown_with_its_fold_at_any_version(mall: Mall, order_id: str) -> None:
-    whole = mall.run("events", "show", f"order-{order_id}")
+    whole = mall.ask("events", "show", f"order-{order_id}")
     assert whole.returncode == 0, whole.stderr
     assert [name in whole.stdout for name in ("OrderPlaced", "OrderApproved", "OrderCancelled")] == [True] * 3
     assert '"status": "cancelled"' in whole.stdout
-    approved = mall.run("events", "show", f"order-{order_id}", "--version", "2")
+    approved = mall.ask("events", "show", f"order-{order_id}", "--version", "2")
     assert "OrderCancelled" not in approved.stdout
     assert '"status": "approved"' in approved.stdout
-    payment = mall.run("events", "show", f"payment-{order_id}", "--version", "1")
+    payment = mall.ask("events", "show", f"payment-{order_id}", "--version", "1")
     assert '"status": "authorized"' in payment.stdout
-    assert "at version" not in mall.run("events", "show", f"reservation-{order_id}").stdout
+    assert "at version" not in mall.ask("events", "show", f"reservation-{order_id}").stdout
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_stream_is_shown_with_its_fold_at_any_version(mall: Mall, order_id: st
     ],
 )
 def test_what_there_is_not_is_told_in_one_line(mall: Mall, arguments: list[str], complaint: str) -> None:
-    refused = mall.run("events", *arguments)
+    refused = mall.ask("events", *arguments)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert line.startswith(complaint)
@@ -141,16 +141,16 @@ async def test_a_poison_event_is_listed_and_can_be_sent_again(mall: Mall, databa
             return number
 
     await eventually(letters)
-    listed = mall.run("events", "dead-letters").stdout
+    listed = mall.ask("events", "dead-letters").stdout
     assert str(event_id) in listed
     assert "ValidationError" in listed
-    assert "depot-copies" in mall.run("events", "status").stdout
+    assert "depot-copies" in mall.ask("events", "status").stdout
 
-    doctor = mall.run("doctor")
+    doctor = mall.ask("doctor")
     assert doctor.returncode == 1
     assert "1 dead letter: depot-copies could not handle" in doctor.stdout
 
-    again = mall.run("events", "retry", "--event", str(event_id))
+    again = mall.ask("events", "retry", "--event", str(event_id))
     assert again.returncode == 1
     assert "0 handled, 1 failed again, 0 not taken up" in again.stdout
 
@@ -158,7 +158,7 @@ async def test_a_poison_event_is_listed_and_can_be_sent_again(mall: Mall, databa
     async with databases("depot").transaction() as connection:
         mend = "UPDATE depot.dead_letters SET data = CAST(:data AS jsonb) WHERE event_id = :id"
         await connection.execute(text(mend), {"data": whole, "id": event_id})
-    mended = mall.run("events", "retry", "--consumer", "depot-copies")
+    mended = mall.ask("events", "retry", "--consumer", "depot-copies")
     assert mended.returncode == 0, mended.stdout
     assert "1 handled, 0 failed again" in mended.stdout
     assert not await letters()
@@ -181,7 +181,7 @@ def test_a_second_relay_says_that_it_stands_by_and_tells_its_metrics(mall: Mall)
 
 
 def test_an_unknown_consumer_is_refused(mall: Mall) -> None:
-    refused = mall.run("consumers", "--name", "nobody")
+    refused = mall.ask("consumers", "--name", "nobody")
     assert refused.returncode == 2
     assert "there is no consumer nobody, only depot-copies" in refused.stderr
 

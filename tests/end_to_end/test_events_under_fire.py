@@ -27,7 +27,7 @@ from tests.mall import Mall
 from tests.waiting import eventually
 
 DATA = Path(__file__).parent.parent / "data"
-FEW = 60
+FEW = 36
 CUTS = 10
 CARDS = ("tok_approved", "tok_approved", "tok_approved", "tok_declined")
 
@@ -85,7 +85,7 @@ async def test_everybody_hears_of_everything_once_although_nats_and_the_relay_ar
         basket.model_copy(update={"basket_id": f"{basket.basket_id}-fire"})
         for basket in read_baskets(Path(chosen or DATA / "baskets.jsonl"), None if chosen else FEW)
     ]
-    key = mall.run("keys", "create", "screen", "--service", "--role", "operator").stdout.strip()
+    key = mall.ask("keys", "create", "screen", "--service", "--role", "operator").stdout.strip()
     screen = Screen(settings.api_url.replace("http://", "ws://"), key)
     following = asyncio.create_task(screen.run())
     await eventually(lambda: screen.position is not None)
