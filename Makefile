@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types architecture browser screenshots docs proto requirements histories clean
+.PHONY: help up test check lint format types architecture browser screenshots docs proto requirements secrets compose-check histories clean
 
 help:            ## what each target does
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 up: $(VENV)/run  ## run the mall on embedded servers (Ctrl-C stops it); ARGS="--data-dir DIR" passes options
 	@$(BIN)/mallbots up $(ARGS)
@@ -36,8 +36,10 @@ browser: $(VENV)/dev  ## get a Chromium for the browser tests, if this machine h
 screenshots: $(VENV)/dev browser  ## open a mall, and take docs/img/*.png of every page
 	@$(BIN)/python -m tests.screenshots docs/img
 
-docs: $(VENV)/dev  ## write docs/events.md and docs/asyncapi.yaml from the code
+docs: $(VENV)/dev  ## write what docs/ has of the contracts: events, AsyncAPI, OpenAPI, gRPC
 	@$(BIN)/python -m mallbots.event_docs docs
+	@$(BIN)/python -m mallbots.api_docs docs
+	@$(BIN)/python proto/reference.py docs
 
 proto: $(VENV)/dev  ## write api/generated from the gRPC contracts in proto/
 	@$(BIN)/python proto/generate.py api/generated
@@ -47,6 +49,12 @@ requirements:    ## compile the pinned requirements from pyproject.toml (needs u
 	  --extra build pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra build --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+secrets:         ## make what docker-compose.yml mounts from secrets/; what is there stays
+	@$(PYTHON) deploy/make_secrets.py
+
+compose-check: $(VENV)/dev  ## run docker-compose.yml without containers, and 100 baskets through its proxy
+	@$(BIN)/python -m deploy.natively $(ARGS)
 
 histories: $(VENV)/dev  ## record the saga's histories, to be replayed for ever: NAME=0002
 	@$(BIN)/python -m pytest tests/workflows -m recorded --record-histories tests/workflows/histories/$(NAME)

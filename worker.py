@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import uvloop
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.depot import DepotActivities
@@ -28,13 +29,16 @@ from domains.orders.service import Orders
 from domains.payments.service import Payments
 from domains.stores.service import Stores
 from kernel.database import Database
+from mallbots.heartbeat import heartbeat
 from mallbots.logs import configure_logging
 from mallbots.payment_provider import payment_provider
 from mallbots.settings import DatabaseName, Settings
+from mallbots.telemetry import configure_metrics
 from mallbots.temporal import connect
+from mallbots.tracing import tracing
 from workflows.order import OrderWorkflow
 from workflows.refund import RefundWorkflow
-from workflows.steps import WORKFLOW_QUEUE
+from workflows.steps import UNDOS, WORKFLOW_QUEUE
 
 # A killed worker's workflows wait this long for it before another takes them; the default is 10 s.
 STICKY_TIMEOUT: Final = timedelta(seconds=1)
@@ -80,11 +84,29 @@ def activities_of(domain: str, settings: Settings, database: Databases) -> list[
     return [method for name, method in offered if not name.startswith("_")]
 
 
+def _undos_of(domain: str) -> frozenset[str]:
+    return frozenset(undo for undo in UNDOS if undo.partition(".")[0] == domain)
+
+
+def versioning(settings: Settings, queue: str) -> WorkerDeploymentConfig | None:
+    """How the worker of a queue is versioned: workflows stay on the build that began them. Steps are not of any
+    version: each takes the commands of all."""
+    if settings.worker_build_id is None or queue != WORKFLOW_QUEUE:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.worker_deployment, settings.worker_build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
+
+
 def run(domains: Sequence[str] = ()) -> None:
     """Run the workers of these domains (of all, if none is named) until SIGTERM or Ctrl-C."""
     settings = Settings.load()
     configure_logging(settings)
-    uvloop.run(_run_until_signal(settings, domains or CHOICES))
+    configure_metrics(settings)
+    with tracing(settings, "-".join(["worker", *domains])):
+        uvloop.run(_run_until_signal(settings, domains or CHOICES))
 
 
 async def _run_until_signal(settings: Settings, domains: Sequence[str]) -> None:
@@ -120,15 +142,15 @@ async def run_workers(
                     workflows=[OrderWorkflow, RefundWorkflow] if domain == WORKFLOW_QUEUE else [],
                     activities=activities_of(domain, settings, database),
                     workflow_runner=RUNNER,
-                    interceptors=[StepInterceptor()],
+                    interceptors=[StepInterceptor(_undos_of(domain))],
                     sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
                     graceful_shutdown_timeout=GRACE,
                     max_concurrent_activities=settings.activity_slots,
+                    deployment_config=versioning(settings, domain),
                 )
             )
-        if settings.ready_file is not None:
-            settings.ready_file.touch()
-        await until()
+        async with heartbeat(settings.ready_file):
+            await until()
 
 
 if __name__ == "__main__":

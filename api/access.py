@@ -32,9 +32,11 @@ Action = Literal[
     "stuck.mend",
     "access.manage",
     "acts.read",
+    "payloads.read",
 ]
 """What can be done. `orders.place` is what a kiosk does with the orders that are its own; `lists.carry` is what a
-robot does on its stream; `acts.read` is to see what staff did and what was refused to whom."""
+robot does on its stream; `acts.read` is to see what staff did and what was refused to whom; `payloads.read` is to
+read, in Temporal's Web UI and by its command line, what is encrypted there."""
 
 STAFF_ROLES: Final[tuple[StaffRole, ...]] = get_args(StaffRole)
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
@@ -63,7 +65,15 @@ ALLOWED: Final[Mapping[Role, frozenset[Action]]] = {
         "acts.read",
     },
     "operator": _SEE
-    | {"orders.cancel", "robots.command", "analytics.read", "stuck.read", "stuck.mend", "acts.read"},
+    | {
+        "orders.cancel",
+        "robots.command",
+        "analytics.read",
+        "stuck.read",
+        "stuck.mend",
+        "acts.read",
+        "payloads.read",
+    },
 }
 """What each role may do; what is not here nobody may."""
 

@@ -11,8 +11,10 @@ from fastapi.openapi.utils import get_openapi
 
 from api.docs import docs_page
 from api.endpoints import ServicesDependency
+from api.figures import Told, tell_figures
 from api.kiosk.routes import router as kiosk_router
 from api.kiosk.schemas import Health, Readiness
+from api.metrics import RequestMetrics
 from api.problems import Problem, install_problems
 from api.services import Services
 from api.staff.access import whoever_asks
@@ -28,7 +30,7 @@ from api.staff.robots import router as staff_robots_router
 from api.staff.routes import router as staff_router
 from api.staff.stores import router as staff_stores_router
 from api.staff.stuck import router as staff_stuck_router
-from api.tracing import TraceContext
+from api.tracing import SPANS, TraceContext
 from api.web.me import router as me_router
 from api.web.routes import router as pages_router
 from api.web.sign_in import router as sign_in_router
@@ -71,10 +73,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(services.hub.run())
+        beside = {asyncio.create_task(services.hub.run())}
+        if services.settings.metrics_port is not None:
+            told = Told()
+            told.begin()
+            beside.add(asyncio.create_task(tell_figures(services, told)))
         yield
-        following.cancel()
-        await asyncio.wait({following}, timeout=_HUB_ENDS_WITHIN)
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside, timeout=_HUB_ENDS_WITHIN)
         await services.close()
 
     app = FastAPI(
@@ -87,10 +94,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
         lifespan=lifespan,
+        telemetry=SPANS,
     )
     app.state.services = services
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING, compresslevel=5)
     app.add_middleware(TraceContext)
+    if services.settings.metrics_port is not None:
+        app.add_middleware(RequestMetrics)
     install_problems(app)
     app.include_router(kiosk_router)
     app.include_router(staff_router)

@@ -62,8 +62,9 @@ def drop_cookie(response: Response, settings: Settings, name: str) -> None:
     response.delete_cookie(cookie_name(settings, name), path="/", secure=_is_tls(settings), httponly=True)
 
 
-def check_origin(connection: HTTPConnection, settings: Settings) -> None:
+def check_origin(connection: HTTPConnection, settings: Settings, *, trusted: str | None = None) -> None:
     """Raise `Forbidden` for what may come from another site's page: whatever changes something, and a WebSocket.
+    Pages of the origin that is `trusted`, if one is, count as ours.
 
     To be asked for each request that only a cookie authorizes: browsers send that with the requests of others,
     too, but say whose they are.
@@ -79,7 +80,8 @@ def check_origin(connection: HTTPConnection, settings: Settings) -> None:
         except ValueError:
             raise Forbidden("this request does not come from a page of this mall") from None
         hosts = {urlsplit(settings.api_url).netloc, connection.headers.get("Host")}
-        is_ours = said.netloc in hosts and said.scheme in (("https",) if _is_tls(settings) else ("http", "https"))
+        schemes = ("https",) if _is_tls(settings) else ("http", "https")
+        is_ours = origin == trusted or (said.netloc in hosts and said.scheme in schemes)
     if not is_ours:
         raise Forbidden("this request does not come from a page of this mall")
 

@@ -138,26 +138,27 @@ def problem_response(
     return _response(_STATUS[kind], error.code, error.message, headers=all_headers, errors=errors)
 
 
-def install_problems(app: FastAPI) -> None:
+def install_problems(app: FastAPI, *, largest_body: int = LARGEST_BODY) -> None:
     """Answer every error of `app` with a problem, those that nobody foresaw too, and bodies over
-    `LARGEST_BODY` where none of `LARGER_BODIES` is expected."""
+    `largest_body` bytes where none of `LARGER_BODIES` is expected."""
     app.exception_handler(MallError)(_on_mall_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_exception)
-    app.add_middleware(_Guard)
+    app.add_middleware(_Guard, largest_body=largest_body)
 
 
 class _Guard:
     """Around the application: no body without limit comes in, no stack trace gets out."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, largest_body: int) -> None:
         self._app = app
+        self._largest_body = largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        largest = LARGER_BODIES.get(scope["path"], LARGEST_BODY)
+        largest = LARGER_BODIES.get(scope["path"], self._largest_body)
         received = 0
         started = False
 

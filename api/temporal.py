@@ -7,7 +7,7 @@ from temporalio.client import Client
 
 from kernel.errors import Unavailable
 from mallbots.settings import Settings
-from mallbots.temporal import connect
+from mallbots.temporal import connect, tls_config
 from workflows.client import OrderSagas
 from workflows.shopping import ShoppingSteps
 
@@ -15,9 +15,13 @@ _CONNECT_TIMEOUT: Final = 3.0
 
 
 class TemporalDoor:
-    """One client of Temporal for a process, connected when it is first asked for."""
+    """One client of Temporal for a process, connected when it is first asked for.
+
+    Raises `Misconfigured` at once if a file of its TLS is no good.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        tls_config(settings)
         self._settings = settings
         self._connecting: asyncio.Task[Client] | None = None
 

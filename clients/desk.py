@@ -12,6 +12,7 @@ from kernel.errors import Unavailable
 from kernel.ids import new_id
 from mallbots.kept_keys import install_keys
 from mallbots.settings import Settings
+from mallbots.tls import api_verification
 
 _NOTE_CENTS: Final = 10_000
 """Who pays at the desk has only such notes, and gets change."""
@@ -56,7 +57,13 @@ async def hand_over_ready(
     key = (await install_keys(settings, "staff", [clerk], ["desk"]))[clerk]
     headers = {"Authorization": f"Bearer {key}"}
     turn = asyncio.Semaphore(concurrency)
-    async with httpx.AsyncClient(base_url=settings.api_url, headers=headers, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=settings.api_url,
+        headers=headers,
+        timeout=30,
+        trust_env=False,
+        verify=api_verification(settings),
+    ) as http:
 
         async def serve(order_id: str, code: str) -> Served:
             async with turn:

@@ -21,6 +21,7 @@ from kernel.jsonlines import read_json_lines
 from kernel.messages import IfMissing, Quantity, Sku
 from mallbots.kept_keys import install_keys
 from mallbots.settings import Settings
+from mallbots.tls import api_verification
 
 _MOST_FAILURES_TOLD = 20
 _PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -164,6 +165,7 @@ async def replay(
         timeout=httpx.Timeout(_SILENCE, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         trust_env=False,
+        verify=api_verification(settings),
     ) as http:
         await _check(http)
         dice = random.Random(0)  # noqa: S311 - it spreads retries

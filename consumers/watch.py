@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from consumers.homes import HOMES, Home, HomeName
 from events.consumer import DOMAINS
 from events.dead_letters import DeadLetter, ask_for_retry, dead_letters
 from events.log import EventLog
+from events.numbering import Numbering, numbering
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
 from events.stream import connected, newest
 from kernel.database import Database
@@ -107,6 +109,16 @@ class Watch:
         """The dead letters of every consumer. Raises `Unavailable`."""
         return [letter for home in LETTER_HOMES.values() for letter in await self.dead_letters_of(home)]
 
+    async def how_many_dead_letters(self, home: Home) -> dict[str, int]:
+        """How many dead letters each consumer keeps in this home's schema; the home's own is always told. Raises
+        `Unavailable`."""
+        counted = (
+            f"SELECT consumer, count(*) AS letters FROM {home.consumer.schema}.dead_letters GROUP BY consumer"
+        )
+        async with self._database(home.database).transaction() as connection:
+            rows = await connection.execute(text(counted))
+            return {home.consumer.name: 0} | {row.consumer: row.letters for row in rows}
+
     async def dead_letters_of(self, home: Home) -> list[DeadLetter]:
         """The dead letters of every consumer that keeps them in this home's schema. Raises `Unavailable`."""
         return await dead_letters(self._database(home.database), home.consumer.schema)
@@ -136,6 +148,26 @@ class Watch:
                 failed = [letter for letter in left if letter.error and letter.retry_asked_at is None]
                 return Retried(len(asked) - len({letter.event_id for letter in left}), failed, len(waiting))
             await asyncio.sleep(0.2)
+
+
+async def numberings(database: Callable[[HomeName], Database]) -> dict[DomainName, Numbering]:
+    """How each domain's log is numbered, up to the last event that is in it or that any consumer has read. Raises
+    `Unavailable` if a domain's database is away; a consumer whose database is, is not asked."""
+    # The readers first: meanwhile they go on.
+    reached: Counter[DomainName] = Counter()
+    for home in HOMES.values():
+        with suppress(Unavailable):
+            async with database(home.database).transaction() as connection:
+                table = f"{home.consumer.schema}.consumer_positions"
+                if await connection.scalar(text(f"SELECT to_regclass('{table}')")):
+                    for row in await connection.execute(text(f"SELECT domain, transaction_id FROM {table}")):
+                        reached[row.domain] = max(reached[row.domain], row.transaction_id)
+    found = {}
+    for domain in DOMAINS:
+        async with database(domain).transaction() as connection:
+            numbers = await numbering(connection, domain)
+        found[domain] = Numbering(max(numbers.last, reached[domain]), numbers.next)
+    return found
 
 
 def _age(since: datetime | None) -> float:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events.consumer import Consumer
 from events.recorded import LogPosition, RecordedEvent
+from events.spans import taking_effect
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.messages import DomainName
@@ -123,7 +124,9 @@ class DeadLetters:
                     self._streams.discard((stream["domain"], stream["stream"]))
                     return False
                 letter["event_id"] = row.event_id
-                await self._consumer.handle(connection, _event(row))
+                event = _event(row)
+                with taking_effect(event, self._consumer.name):
+                    await self._consumer.handle(connection, event)
                 await connection.execute(self._delete, letter)
                 return True
         except Unavailable:

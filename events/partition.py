@@ -14,6 +14,7 @@ from events.consumer import Consumer
 from events.dead_letters import DeadLetters
 from events.log import EventLog
 from events.recorded import ROOT, LogPosition, RecordedEvent
+from events.spans import about, taking_effect
 from events.stream import Connection, at, connected, follow, last_sequence, oldest, stop_if_cancelled
 from kernel.database import Database
 from kernel.errors import Misconfigured, Unavailable
@@ -34,7 +35,12 @@ _log = logging.getLogger(__name__)
 _meter = metrics.get_meter("mallbots.consumer")
 _handled = _meter.create_counter("mallbots.consumer.handled", "{event}", "Events that took effect")
 _set_aside = _meter.create_counter("mallbots.consumer.set_aside", "{event}", "Events set aside as dead letters")
-_lag = _meter.create_gauge("mallbots.consumer.lag", "s", "Age of the newest event that the consumer has read")
+_delay = _meter.create_histogram(
+    "mallbots.consumer.delay",
+    "s",
+    "Time from the record of an event to its effect",
+    explicit_bucket_boundaries_advisory=(0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 3600),
+)
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,8 @@ class Partition:
                 raise
             except Exception:
                 for event in batch:
-                    await self._apply_alone(event)
+                    with about(event):
+                        await self._apply_alone(event)
 
     async def _apply_together(self, batch: Sequence[RecordedEvent], wanted: Sequence[RecordedEvent]) -> None:
         last = batch[-1]
@@ -207,11 +214,14 @@ class Partition:
                     if await self._letters.holds_up(connection, event):
                         await self._letters.add(connection, event)
                     else:
-                        await self._consumer.handle(connection, event)
+                        with taking_effect(event, self._consumer.name):
+                            await self._consumer.handle(connection, event)
                 await self._move(connection, last.domain, last.position, last.sequence)
             self._saved[last.domain] = last.position
             _handled.add(len(wanted), {"consumer": self._consumer.name})
-            _lag.set((now() - last.recorded_at).total_seconds(), {"consumer": self._consumer.name})
+            time = now()
+            for event in wanted:
+                _delay.record((time - event.recorded_at).total_seconds(), {"consumer": self._consumer.name})
         self._places[last.domain].move_to(last)
 
     async def _apply_alone(self, event: RecordedEvent) -> None:

@@ -22,11 +22,11 @@ from sqlalchemy import text
 
 from events.log import EventLog
 from events.recorded import ROOT, START, LogPosition, RecordedEvent
+from events.spans import published
 from events.store import channel
 from events.stream import STREAM, Connection, connected, ensure_stream, newest, stop_if_cancelled
 from kernel.database import Database, Session
 from kernel.errors import Misconfigured, Unavailable
-from kernel.ids import now
 from kernel.locks import lock_key
 from kernel.messages import DomainName
 
@@ -37,14 +37,11 @@ _POLL_WHILE_HELD_BACK: Final = 0.01
 _STAND_BY: Final = 0.5
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-_TELL_LAG: Final = 1.0
 _NOTE: Final = 1.0
 
 _log = logging.getLogger(__name__)
 _meter = metrics.get_meter("mallbots.relay")
 _published = _meter.create_counter("mallbots.relay.published", "{event}", "Events published to JetStream")
-_lag = _meter.create_gauge("mallbots.relay.lag", "s", "Age of the oldest event that is not published yet")
-_backlog = _meter.create_gauge("mallbots.relay.backlog", "{event}", "Events that are not published yet")
 _leading = _meter.create_gauge(
     "mallbots.relay.leading", "{relay}", "1 if this process publishes the domain's events"
 )
@@ -61,11 +58,11 @@ class Relay:
         self._event_log = EventLog(domain)
         self._notified = asyncio.Event()
         self._trouble, self._pause = "", _FIRST_PAUSE
-        self._lag_told_at = self._noted_at = 0.0
+        self._noted_at = 0.0
         self._last_note: tuple[datetime, LogPosition] | None = None
         self._noted = text(f"SELECT stream_created_at, transaction_id, position FROM {domain}.relay_position")
         self._is_recorded = text(
-            f"SELECT 1 FROM {domain}.events"
+            f"SELECT 1 FROM {domain}.all_events"
             " WHERE (transaction_id, position) = (:transaction_id, :number) AND id = :id"
         )
         self._save = text(
@@ -114,7 +111,6 @@ class Relay:
     async def _lead(self, session: Session) -> None:
         await session.add_listener(channel(self.domain), lambda *_: self._notified.set())
         session.add_termination_listener(lambda *_: self._notified.set())
-        await self._tell_lag()
         async with connected(self._nats_url, f"relay-{self.domain}") as nats:
             created_at = await ensure_stream(nats.jetstream, self._stream)
             position = await self._resume(nats.jetstream, created_at)
@@ -134,7 +130,6 @@ class Relay:
                     else:
                         await self._wait(nats, _POLL_WHILE_HELD_BACK if page.held_back else _POLL)
                     await self._note(created_at, position, at_most_every=_NOTE)
-                    await self._tell_lag(position)
             finally:
                 with suppress(Unavailable):
                     await self._note(created_at, position)
@@ -146,15 +141,16 @@ class Relay:
         """
         batch = str(uuid4()) if len(events) > 1 else None
         extra = {"Nats-Expected-Last-Subject-Sequence": str(await _last_before(nats.jetstream, events[0]))}
-        for number, event in enumerate(events, 1):
-            headers = event.headers(previous) | extra
-            if batch:
-                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-            if number == len(events):
-                await _commit(nats, event, headers | ({"Nats-Batch-Commit": "1"} if batch else {}))
-            else:
-                await nats.client.publish(event.subject, event.data, headers=headers)
-            previous, extra = event.position, {}
+        with published(events) as contexts:
+            for number, (event, context) in enumerate(zip(events, contexts, strict=True), 1):
+                headers = event.headers(previous) | context | extra
+                if batch:
+                    headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+                if number == len(events):
+                    await _commit(nats, event, headers | ({"Nats-Batch-Commit": "1"} if batch else {}))
+                else:
+                    await nats.client.publish(event.subject, event.data, headers=headers)
+                previous, extra = event.position, {}
         _published.add(len(events), {"domain": self.domain})
         self._trouble, self._pause = "", _FIRST_PAUSE
 
@@ -195,19 +191,6 @@ class Relay:
                 wait.cancel()
         if nats.closed.is_set():
             raise Unavailable("NATS closed the connection")
-
-    async def _tell_lag(self, position: LogPosition | None = None) -> None:
-        """Tell how much waits behind `position`, or behind what was noted last; at most once a second."""
-        if (time := asyncio.get_running_loop().time()) < self._lag_told_at + _TELL_LAG:
-            return
-        self._lag_told_at = time
-        async with self._database.transaction() as connection:
-            if position is None:
-                noted = (await connection.execute(self._noted)).first()
-                position = LogPosition(noted.transaction_id, noted.position) if noted else START
-            waiting = await self._event_log.waiting(connection, position)
-        _backlog.set(waiting.events, {"domain": self.domain})
-        _lag.set((now() - waiting.since).total_seconds() if waiting.since else 0.0, {"domain": self.domain})
 
 
 async def _last_before(jetstream: JetStreamContext, event: RecordedEvent) -> int:

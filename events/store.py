@@ -2,6 +2,9 @@
 
 Within a stream, versions run 1, 2, 3 … and `(stream, version)` is unique: of two writers that saw the same
 version, one wins and the other gets `ConcurrencyConflict`.
+
+The oldest events may lie in the archive (`events/archive.py`). Whoever reads a stream asks the small table of
+archived streams beside the events, and goes to the archive only if it names the stream.
 """
 
 from collections import Counter
@@ -33,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from events.event import Event
-from kernel.errors import ConcurrencyConflict
+from kernel.errors import ConcurrencyConflict, Unavailable
 from kernel.ids import new_id
 from kernel.messages import DomainName
 
@@ -104,33 +107,56 @@ def channel(domain: DomainName) -> str:
     return f"{domain}_events"
 
 
+def assert_whole(stream: str, versions: Sequence[int], first: int, last: int) -> None:
+    """Raise `Unavailable` unless the archive has the versions from `first` to `last` of a stream: their month is
+    detached then, and to fold what is left would be wrong."""
+    if list(versions) != list(range(first, last + 1)):
+        raise Unavailable(f"events of {stream} are not in the archive: attach the partition of their month again")
+
+
 class EventStore:
     """The events of one domain. `schema` is where their table is; `types` are all that it has ever written."""
 
     def __init__(self, schema: DomainName, types: Iterable[type[Event]]) -> None:
         self._types = {event_type.__name__: event_type for event_type in types}
         events = f"{schema}.events"
+        # Before them, if some are archived, a row with nothing but the version of the last that is.
         self._load = text(
-            f"SELECT type, schema_version, data FROM {events}"
-            " WHERE stream = :stream AND version <= coalesce(:until_version, version) ORDER BY version"
+            f"SELECT version, type, schema_version, data FROM {events}"
+            " WHERE stream = :stream AND version <= coalesce(:until_version, version)"
+            f" UNION ALL SELECT version, NULL, NULL, NULL FROM {schema}.archived_streams WHERE stream = :stream"
+            " ORDER BY version"
         ).bindparams(bindparam("until_version", type_=Integer()))
+        self._load_archived = text(
+            f"SELECT version, type, schema_version, data FROM {schema}.archived_events"
+            " WHERE stream = :stream AND version <= :last ORDER BY version"
+        )
+        # By the end of the index: a product has more events each day.
         self._versions = text(
-            f"SELECT stream, max(version) AS version FROM {events} WHERE stream = ANY(:streams) GROUP BY stream"
+            "SELECT known.stream, coalesce("
+            f"(SELECT version FROM {events} WHERE events.stream = known.stream ORDER BY version DESC LIMIT 1),"
+            f" (SELECT version FROM {schema}.archived_streams AS archived WHERE archived.stream = known.stream),"
+            " 0) AS version FROM unnest(CAST(:streams AS varchar[])) AS known (stream)"
         )
         # However many events, one statement and one parameter; ordinality keeps positions in their order.
         # Readers of the log see a stream's events in the order of their transactions, so one that began to write
         # before the stream's last event was written can not follow it: it is sent back for a younger transaction.
+        # (An event that is archived was written before any transaction began that still runs.)
+        # What no trace led to, as a robot's taking of a list, belongs to that of the event before in its story.
         self._insert = text(
             f"WITH written AS (INSERT INTO {events}"
             "  (id, stream, version, type, schema_version, data, correlation_id, causation_id, trace_context)"
             "  SELECT new.id, new.stream, new.version, new.type, new.schema_version, new.data,"
-            "   new.correlation_id, :causation_id, CAST(:trace_context AS jsonb)"
+            "   new.correlation_id, :causation_id, coalesce(CAST(:trace_context AS jsonb),"
+            "   CASE WHEN last.correlation_id = new.correlation_id THEN last.trace_context END)"
             "  FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS"
             "   (id uuid, stream varchar, version int, type varchar, schema_version smallint, data jsonb,"
             "    correlation_id uuid)"
             "  ) WITH ORDINALITY AS new"
             f"  LEFT JOIN {events} AS last ON last.stream = new.stream AND last.version = new.version - 1"
+            f"  LEFT JOIN {schema}.archived_streams AS archived ON archived.stream = new.stream"
             "  WHERE coalesce(last.transaction_id, 0) <= pg_current_xact_id()::text::bigint"
+            "  AND new.version > coalesce(archived.version, 0)"
             "  ORDER BY new.ordinality ON CONFLICT (stream, version) DO NOTHING RETURNING 1"
             f") SELECT count(*), pg_notify('{channel(schema)}', '') FROM written"
         ).bindparams(
@@ -142,8 +168,17 @@ class EventStore:
         self, connection: AsyncConnection, stream: str, until_version: int | None = None
     ) -> list[Event]:
         """The events of a stream, oldest first, up to a version if one is given; empty if there is no such stream.
-        Those that were written as an older schema version are upcast."""
-        rows = await connection.execute(self._load, {"stream": stream, "until_version": until_version})
+        Those that were written as an older schema version are upcast.
+
+        Raises `Unavailable` if a month that it needs is detached from the archive.
+        """
+        found = await connection.execute(self._load, {"stream": stream, "until_version": until_version})
+        rows = list(found)
+        if rows and rows[0].type is None:
+            last = min(rows[0].version, until_version or rows[0].version)
+            older = list(await connection.execute(self._load_archived, {"stream": stream, "last": last}))
+            assert_whole(stream, [row.version for row in older], 1, last)
+            rows[:1] = older
         return [self._types[row.type].read(row.schema_version, row.data) for row in rows]
 
     async def append(

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import nats
 import nats.errors
@@ -31,6 +33,7 @@ from nats.js.errors import APIError, NotFoundError
 from events.recorded import ROOT, RecordedEvent
 from kernel.errors import Misconfigured, Unavailable
 from kernel.messages import DomainName
+from kernel.tls import HUNG_UP, client_context, trouble
 
 STREAM: Final = "MALLBOTS"
 DUPLICATE_WINDOW: Final = timedelta(minutes=2)
@@ -115,6 +118,9 @@ async def connected(url: str, name: str) -> AsyncIterator[Connection]:
     """A connection to NATS that does not outlive its first fault: whoever uses it starts again from what it knows
     for sure, where a client that reconnects by itself would send on what it had not sent, and leave a hole.
 
+    `tls://` is spoken by TLS only, and so is a URL with the parameters `tls_ca`, `tls_certificate` and `tls_key`:
+    the files (PEM) of who signs NATS's certificate, and of what we show. They are read anew each time.
+
     Raises `Unavailable` when NATS is away, also from inside the block.
     """
     closed = asyncio.Event()
@@ -123,17 +129,7 @@ async def connected(url: str, name: str) -> AsyncIterator[Connection]:
         closed.set()
 
     try:
-        client = await nats.connect(
-            url,
-            name=f"mallbots-{name}",
-            allow_reconnect=False,
-            # Else it would try for minutes to connect for the first time.
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=2,
-            error_cb=_quiet,
-            closed_cb=on_closed,
-        )
+        client = await _connect(url, name, on_closed)
         try:
             yield Connection(client, client.jetstream(timeout=API_TIMEOUT), closed)
         finally:
@@ -143,6 +139,53 @@ async def connected(url: str, name: str) -> AsyncIterator[Connection]:
         raise Unavailable(f"NATS refused: {error.description}") from error
     except _AWAY as error:
         raise Unavailable(f"NATS does not answer ({type(error).__name__})") from error
+
+
+async def _connect(url: str, name: str, on_closed: Callable[[], Awaitable[None]]) -> Client:
+    parts = urlsplit(url)
+    files = {name: Path(value) for name, value in parse_qsl(parts.query)}
+    by_tls = parts.scheme == "tls" or bool(files)
+    client = _TlsClient() if by_tls else Client()
+    try:
+        await client.connect(
+            url.partition("?")[0],
+            tls=client_context(*map(files.get, ("tls_ca", "tls_certificate", "tls_key"))) if by_tls else None,
+            name=f"mallbots-{name}",
+            allow_reconnect=False,
+            # Else it would try for minutes to connect for the first time.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=2,
+            error_cb=_quiet,
+            closed_cb=on_closed,
+        )
+    except _AWAY as error:
+        raise Unavailable(f"NATS does not answer ({_reason(error, by_tls)})") from error
+    return client
+
+
+def _reason(error: Exception, by_tls: bool) -> str:
+    if isinstance(error, nats.errors.SecureConnWantedError):
+        return "it does not speak TLS"
+    if type(error) is nats.errors.Error:  # then its words are those of NATS
+        return str(error).removeprefix("nats: ").strip("'")
+    if by_tls and isinstance(error, (ConnectionResetError, nats.errors.UnexpectedEOF)):
+        return HUNG_UP
+    return trouble(error) or type(error).__name__
+
+
+class _TlsClient(Client):
+    """nats-py's, that never speaks plainly: the original does, and sends its token so, if whoever answers says
+    that TLS is not needed (nats-io/nats.py#912)."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection:
+            if not info.get("tls_required") and not info.get("tls_available"):
+                assert self._transport is not None
+                self._transport.close()  # type: ignore[no-untyped-call]
+                raise nats.errors.SecureConnWantedError
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
 
 def stop_if_cancelled() -> None:

@@ -68,6 +68,44 @@ class DeadLetterRow(SQLModel):
     retry_asked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
+class ArchivedEventRow(SQLModel):
+    """An event that was moved out of `events`. The table has a partition for each month of `recorded_at`, which is
+    why that is a part of its key."""
+
+    position: int = Field(sa_type=BigInteger)
+    id: UUID
+    stream: str = Field(primary_key=True)
+    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    type: str
+    schema_version: int = Field(sa_type=SmallInteger)
+    data: dict[str, Any] = Field(sa_type=JSONB)
+    correlation_id: UUID | None = None
+    causation_id: str | None = None
+    trace_context: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    transaction_id: int = Field(sa_type=BigInteger)
+    recorded_at: datetime = Field(primary_key=True, sa_type=DateTime(timezone=True))
+
+
+class ArchivedStreamRow(SQLModel):
+    """A stream that has archived events: `version` is that of the last of them."""
+
+    stream: str = Field(primary_key=True)
+    version: int
+
+
+def archive_tables(schema: str) -> tuple[type[SQLModel], ...]:
+    """The tables of a domain's archived events. (`all_events`, a view, has these and those of `events`.)"""
+    return (
+        _table(
+            schema,
+            "archived_events",
+            ArchivedEventRow,
+            Index("ix_archived_events_log", "transaction_id", "position"),
+        ),
+        _table(schema, "archived_streams", ArchivedStreamRow),
+    )
+
+
 def relay_tables(schema: str) -> tuple[type[SQLModel], ...]:
     """The table of a domain's relay."""
     return (_table(schema, "relay_position", RelayPositionRow, CheckConstraint("id = 1", name="one_row")),)

@@ -10,8 +10,8 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,9 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
 )
-from opentelemetry import metrics
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from events.stream import DUPLICATE_WINDOW, Connection, connected, ensure_stream, stop_if_cancelled
 from kernel.errors import Unavailable
@@ -60,6 +62,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
 _log = logging.getLogger(__name__)
+_tracer = trace.get_tracer("mallbots.work")
 _meter = metrics.get_meter("mallbots.work")
 _done = _meter.create_counter("mallbots.work.done", "{job}", "Jobs that are done")
 _failed = _meter.create_counter("mallbots.work.failed", "{job}", "Attempts at a job that failed")
@@ -99,6 +102,7 @@ class WorkQueue:
         subject = f"work.{_token(self._name)}.{_token(job_id)}"
         # Message ids are those of the stream, which all queues share.
         headers = {"Nats-Msg-Id": subject}
+        propagate.inject(headers)
         try:
             told = json.loads((await self._connection.request(subject, body, headers)).data)
         except (OSError, NatsError) as error:
@@ -194,6 +198,8 @@ class Workers:
             max_ack_pending=-1,
         )
         await jetstream.add_consumer(WORK_STREAM.name, settings)
+        # Prometheus sees a rise only in what it has seen before.
+        _failed.add(0, {"queue": self._queue})
 
     async def _next(self, nats: Connection, delivered: "_Deliveries") -> Msg | None:
         """The next job; None if there is none for a while. Raises `Unavailable`."""
@@ -217,7 +223,8 @@ class Workers:
         labels = {"queue": self._queue}
         progress = asyncio.create_task(self._tell_progress(message))
         try:
-            await self._handler(job)
+            with _span_of(self._queue, job, message.headers or {}):
+                await self._handler(job)
         except asyncio.CancelledError:
             await _give_up(message)
             raise
@@ -300,6 +307,35 @@ async def _give_up(message: Msg) -> None:
     with contextlib.suppress(OSError, NatsError):
         # At once, it would go to a worker of this process, which is about to end, too.
         await message.nak(delay=_RETRY_OF_STOPPED)
+
+
+@contextmanager
+def _span_of(queue: str, job: Job, headers: Mapping[str, str]) -> Iterator[None]:
+    """Around a job: it belongs to the trace that it was handed out in, if any. `TryAgain` is no error."""
+    sent = propagate.extract(headers, Context())
+    if not trace.get_current_span(sent).get_span_context().is_valid:
+        yield
+        return
+    with _tracer.start_as_current_span(
+        f"process work.{queue}", sent, SpanKind.CONSUMER, record_exception=False, set_status_on_exception=False
+    ) as span:
+        span.set_attributes(
+            {
+                "messaging.system": "nats",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": f"work.{queue}",
+                "messaging.message.id": job.id,
+                "mallbots.attempt": job.attempt,
+            }
+        )
+        try:
+            yield
+        except TryAgain:
+            raise
+        except Exception as error:
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+            raise
 
 
 def _token(name: str) -> str:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def run(settings: Settings, *, rebuild: bool = False) -> None:
     """Run Analytics until SIGTERM or Ctrl-C; with `rebuild` it forgets all and reads every event again."""
-    run_process(settings, analyse(settings, rebuild=rebuild))
+    run_process(settings, "analytics", analyse(settings, rebuild=rebuild))
 
 
 async def analyse(settings: Settings, *, rebuild: bool = False) -> None:

@@ -16,6 +16,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from mallbots.audit_look import Look, Order, look_at
 from mallbots.settings import Settings
 from mallbots.temporal import connect
+from workflows.steps import PLACE
 
 LOOKS: Final = 3
 BETWEEN_LOOKS: Final = 1.0
@@ -30,6 +31,7 @@ SHELVES: Final = "stock on hand is what was received, less what left"
 LISTS: Final = "only live orders have a shopping list"
 EVENTS: Final = "every stream of events is without gap"
 PUBLISHED: Final = "every event is published once, in order"
+LOGS: Final = "every log goes on behind what was read of it"
 PROMISES: Final = (
     ONE_STORY,
     WORKFLOW_OF_ORDER,
@@ -41,6 +43,7 @@ PROMISES: Final = (
     LISTS,
     EVENTS,
     PUBLISHED,
+    LOGS,
 )
 
 _SIGNS: Final = {
@@ -68,6 +71,8 @@ STORIES: Final = {
 """For each status of an order the events that lead to it, each type a sign, as a regular expression."""
 
 _LIVE: Final = ("pending", "approved", "ready")
+_REACHED: Final = {"pending": 0, "approved": 1, "shopping": 1, "ready": 2}
+"""How far a live order is, by what Orders or its workflow calls that."""
 _NEVER_HELD: Final = ("unanswered", "declined")
 _BEING_SHOPPED: Final = ("scheduled", "released", "assigned", "collected", "completed")
 
@@ -116,6 +121,7 @@ async def audit(settings: Settings) -> AuditReport:
 async def _look_once(settings: Settings, client: Client) -> tuple[AuditReport, dict[tuple[str, str], Finding]]:
     look = await look_at(settings, client)
     others = {STOCK: len(look.stock), SHELVES: len(look.stock), EVENTS: look.streams, PUBLISHED: look.published}
+    others[LOGS] = look.logs
     checked = Counter(dict.fromkeys(PROMISES, len(look.orders)) | others)
     under_way = sum(order.workflow == WorkflowExecutionStatus.RUNNING for order in look.orders.values())
     report = AuditReport(checked, [], under_way, look.stuck)
@@ -140,6 +146,8 @@ def _findings(look: Look) -> Iterator[Finding]:
             yield Finding(EVENTS, f"{domain} {stream}", "a version is missing")
     for subject, detail in look.unpublished:
         yield Finding(PUBLISHED, subject, detail)
+    for log, detail in look.passed:
+        yield Finding(LOGS, log, f"{detail}: `mallbots doctor` says how to mend it")
 
 
 def _broken_by(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
@@ -157,6 +165,8 @@ def _broken_by(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
         yield ORDER_OF_WORKFLOW, f"its workflow is {_name(order.workflow)}, the order is {order.status}"
     elif order.status is not None and not live and running:
         yield ORDER_OF_WORKFLOW, f"the order is {order.status}, but its workflow still runs"
+    elif running and is_ahead(order):
+        yield ORDER_OF_WORKFLOW, f"its workflow says {order.told}, and Orders says {order.status or 'nothing'}"
     elif order.status is None and order.has_traces:
         yield ORDER_OF_WORKFLOW, f"its workflow is {_name(order.workflow)}, and Orders does not know the order"
     yield from _charged_twice(order)
@@ -168,6 +178,14 @@ def _broken_by(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
         yield from _left_over(order, f"{order.status} order")
     elif order.status in ("approved", "ready"):
         yield from _missing(order, provider_read)
+
+
+def is_ahead(order: Order) -> bool:
+    """Whether its running workflow has gone on from a step that Orders does not know. A step is in the database
+    before its workflow hears of it, so the database is older than Temporal."""
+    if order.status is None and order.stuck_at not in (None, PLACE.activity, *PLACE.undos):
+        return True
+    return _REACHED.get(order.told or "", 0) > _REACHED.get(order.status or "pending", max(_REACHED.values()))
 
 
 def _charged_twice(order: Order) -> Iterator[tuple[str, str]]:

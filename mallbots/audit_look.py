@@ -18,7 +18,9 @@ from events.stream import connected, follow, last_sequence
 from kernel.database import Database
 from kernel.errors import Unavailable
 from kernel.messages import DomainName
+from mallbots.event_views import log_numbering
 from mallbots.settings import DatabaseName, Settings
+from workflows.attributes import ORDER_STATUS, STUCK
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Charge:
 
 @dataclass
 class Order:
-    """All that is known of one order. `given_back_cents` is what Orders says of refunds."""
+    """All that is known of one order. `given_back_cents` is what Orders says of refunds; `told` and `stuck_at` are
+    the status that its running workflow told last, and the activity that it is stuck at."""
 
     story: tuple[str, ...] = ()
     status: str | None = None
@@ -43,6 +46,8 @@ class Order:
     given_back_cents: int = 0
     is_refunding: bool = False
     workflow: WorkflowExecutionStatus | None = None
+    told: str | None = None
+    stuck_at: str | None = None
     authorizations: int = 0
     captures: int = 0
     payment: str | None = None
@@ -78,7 +83,8 @@ class Stock:
 @dataclass
 class Look:
     """Everything, read once. `strangers` are workflows whose id names no order, `refunding` the refunds that are
-    under way, `provider_read` whether the provider's own books were read."""
+    under way, `provider_read` whether the provider's own books were read, `passed` the logs whose new events would
+    stand before what was read of them."""
 
     orders: defaultdict[UUID, Order] = field(default_factory=lambda: defaultdict(Order))
     provider_read: bool = False
@@ -90,6 +96,8 @@ class Look:
     stuck: int = 0
     published: int = 0
     unpublished: list[tuple[str, str]] = field(default_factory=list)
+    logs: int = 0
+    passed: list[tuple[str, str]] = field(default_factory=list)
 
 
 _STOCK: Final = """
@@ -105,11 +113,11 @@ LEFT JOIN (
 ) AS carried USING (sku)
 LEFT JOIN (
     SELECT data->>'sku' AS sku, sum(coalesce(data->>'difference', data->>'quantity')::int)::int AS pieces
-    FROM stores.events WHERE type IN ('StockReceived', 'StockCorrected') GROUP BY 1
+    FROM stores.all_events WHERE type IN ('StockReceived', 'StockCorrected') GROUP BY 1
 ) AS recorded USING (sku)
 LEFT JOIN (
     SELECT line->>'sku' AS sku, sum((line->>'quantity')::int)::int AS pieces
-    FROM stores.events, jsonb_array_elements(data->'lines') AS line WHERE type = 'StockConsumed' GROUP BY 1
+    FROM stores.all_events, jsonb_array_elements(data->'lines') AS line WHERE type = 'StockConsumed' GROUP BY 1
 ) AS consumed USING (sku)
 """
 
@@ -118,7 +126,7 @@ async def look_at(settings: Settings, client: Client) -> Look:
     """Read everything once. Raises `Unavailable` if a part does not answer, `Misconfigured` if one has no URL."""
     look = Look()
     await _read_workflows(client, look)
-    for read in (_read_orders, _read_stores, _read_payments, _read_sandbox, _read_depot, _read_stream):
+    for read in (_read_orders, _read_stores, _read_payments, _read_sandbox, _read_depot, _read_logs, _read_stream):
         await read(settings, look)
     return look
 
@@ -131,9 +139,11 @@ async def _read_workflows(client: Client, look: Look) -> None:
             except ValueError:
                 look.strangers.append(workflow.id)
                 continue
-            # A workflow that was reset has a run that was terminated, too.
-            if order.workflow != WorkflowExecutionStatus.RUNNING:
+            # A workflow that was reset has older runs, too: they are listed behind it.
+            if order.workflow is None or workflow.status == WorkflowExecutionStatus.RUNNING:
                 order.workflow = workflow.status
+                order.told = workflow.typed_search_attributes.get(ORDER_STATUS)
+                order.stuck_at = workflow.typed_search_attributes.get(STUCK)
         async for workflow in client.list_workflows("WorkflowType = 'Refund' AND ExecutionStatus = 'Running'"):
             look.refunding.add(_id_in(workflow.id))
         count = await client.count_workflows("WorkflowType = 'Order' AND Stuck IS NOT NULL")
@@ -146,13 +156,13 @@ async def _read_orders(settings: Settings, look: Look) -> None:
     async with _reading(settings, "orders") as read:
         for row in await read("SELECT id, status, total_cents FROM orders.orders"):
             look.orders[row.id].status, look.orders[row.id].total_cents = row.status, row.total_cents
-        stories = "SELECT stream, array_agg(type ORDER BY version) AS story FROM orders.events GROUP BY stream"
+        stories = "SELECT stream, array_agg(type ORDER BY version) AS story FROM orders.all_events GROUP BY stream"
         for row in await read(stories):
             look.orders[_id_in(row.stream)].story = tuple(row.story)
         refunds = (
             "SELECT stream, (data->>'refund_id')::uuid AS refund_id, (data->>'amount_cents')::bigint AS cents"
-            " FROM orders.events AS refunded"
-            " WHERE type = 'OrderRefunded' AND NOT EXISTS (SELECT 1 FROM orders.events AS withdrawn"
+            " FROM orders.all_events AS refunded"
+            " WHERE type = 'OrderRefunded' AND NOT EXISTS (SELECT 1 FROM orders.all_events AS withdrawn"
             "  WHERE withdrawn.type = 'OrderRefundWithdrawn' AND withdrawn.stream = refunded.stream"
             "  AND withdrawn.data->>'refund_id' = refunded.data->>'refund_id')"
         )
@@ -186,7 +196,8 @@ async def _read_payments(settings: Settings, look: Look) -> None:
                 setattr(order, column, getattr(row, column))
         numbers = (
             "SELECT stream, count(*) FILTER (WHERE type = 'PaymentAuthorized') AS authorizations,"
-            " count(*) FILTER (WHERE type = 'PaymentCaptured') AS captures FROM payments.events GROUP BY stream"
+            " count(*) FILTER (WHERE type = 'PaymentCaptured') AS captures"
+            " FROM payments.all_events GROUP BY stream"
         )
         for row in await read(numbers):
             order = look.orders[_id_in(row.stream)]
@@ -211,6 +222,14 @@ async def _read_depot(settings: Settings, look: Look) -> None:
         for row in await read("SELECT order_id, status FROM depot.shopping_lists"):
             look.orders[row.order_id].shopping_list = row.status
         await _read_gaps("depot", read, look)
+
+
+async def _read_logs(settings: Settings, look: Look) -> None:
+    """Hold the numbers of each log and of its readers against those that its server gives next."""
+    for domain, numbers in (await log_numbering(settings)).items():
+        look.logs += 1
+        if numbers.is_behind:
+            look.passed.append((domain, f"read up to transaction {numbers.last}, but the next is {numbers.next}"))
 
 
 async def _read_stream(settings: Settings, look: Look) -> None:
@@ -252,12 +271,12 @@ async def whole_stream(nats_url: str) -> list[RecordedEvent]:
 async def _recorded_since(settings: Settings, domain: DomainName, position: LogPosition) -> list[UUID]:
     async with _reading(settings, domain) as read:
         since = f"({position.transaction_id}, {position.number})"
-        rows = await read(f"SELECT id FROM {domain}.events WHERE (transaction_id, position) >= {since}")
+        rows = await read(f"SELECT id FROM {domain}.all_events WHERE (transaction_id, position) >= {since}")
         return [row.id for row in rows]
 
 
 async def _read_gaps(domain: DomainName, read: Any, look: Look) -> None:
-    streams = f"SELECT stream, max(version) <> count(*) AS has_gap FROM {domain}.events GROUP BY stream"
+    streams = f"SELECT stream, max(version) <> count(*) AS has_gap FROM {domain}.all_events GROUP BY stream"
     rows = await read(streams)
     look.streams += len(rows)
     look.gaps[domain] = [row.stream for row in rows if row.has_gap]

@@ -9,13 +9,15 @@ import typer
 from pydantic import ValidationError
 
 from kernel.errors import MallError
-from mallbots.commands import accounts, catalog, events, keys, notifications
+from mallbots.commands import accounts, catalog, events, keys, notifications, versions
 from mallbots.commands.audit import audit_command
+from mallbots.commands.backup import backup_command, restore_command
 from mallbots.commands.desk import desk_command
+from mallbots.commands.mend import mend_command
 from mallbots.commands.replay import replay_command
 from mallbots.commands.robot import robot_command
 from mallbots.console import MallConsole, complain
-from mallbots.options import DEFAULT_DATA_DIR, DataDir
+from mallbots.options import DEFAULT_DATA_DIR, DataDir, Publisher
 from mallbots.settings import Settings
 
 RUN = "Run the mall"
@@ -27,15 +29,6 @@ class Domain(StrEnum):
     """What a worker may be asked to work for: the sagas themselves, or the steps of a domain."""
 
     WORKFLOWS = "workflows"
-    ORDERS = "orders"
-    STORES = "stores"
-    PAYMENTS = "payments"
-    DEPOT = "depot"
-
-
-class Publisher(StrEnum):
-    """A domain whose events are relayed."""
-
     ORDERS = "orders"
     STORES = "stores"
     PAYMENTS = "payments"
@@ -57,6 +50,9 @@ app = typer.Typer(
 def up(
     *,
     robots: Annotated[int, typer.Option(min=0, max=1000, help="Run so many shopper bots, too.")] = 0,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Let every part tell its metrics, and Prometheus look at them.")
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Run the whole mall on this machine until Ctrl-C.
@@ -66,10 +62,13 @@ def up(
     gateways. With robots, orders are shopped by themselves. All data stays in the data directory.
 
     Its ports are settings (`mallbots settings`), for example: `MALLBOTS_API_PORT=8001 mallbots up`.
+
+    With `--observe` every part serves metrics, on ports from `MALLBOTS_METRICS_PORT` (9464) on, and Prometheus is
+    run with our alerts if it is installed. It says where all of it is, and how to get the rest.
     """
     from mallbots.up import run
 
-    run(data_dir, robots=robots)
+    run(data_dir, robots=robots, observe=observe)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -183,6 +182,19 @@ def grpc(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     serve_grpc(Settings.load(data_dir))
 
 
+@app.command("codec-server", rich_help_panel=PROCESSES)
+def codec_server(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Show operators in plain what is encrypted in Temporal, on `MALLBOTS_CODEC_HOST` and `MALLBOTS_CODEC_PORT`.
+
+    For Temporal's Web UI, which sends the cookie of an operator who has signed in to the staff app, and for its
+    command line, which sends the key of a service with the role operator:
+    `temporal workflow show --codec-endpoint http://127.0.0.1:8081 --codec-auth "Bearer KEY" …`
+    """
+    from mallbots.codec_serving import serve_codec
+
+    serve_codec(Settings.load(data_dir))
+
+
 @app.command(rich_help_panel=PROCESSES)
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Bring the schemas of all databases up to date; `mallbots up` does it by itself."""
@@ -191,15 +203,39 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     asyncio.run(migrate_databases(Settings.load(data_dir)))
 
 
+@app.command(rich_help_panel=PROCESSES)
+def prepare(
+    *,
+    sample_catalog: Annotated[
+        bool, typer.Option("--sample-catalog", help="Bring in a small catalogue if the mall has no store.")
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Get servers ready for a mall: schemas, Temporal's namespace with its search attributes, a first manager.
+
+    The manager is made with `MALLBOTS_MANAGER_PASSWORD` while nobody has an account. Whatever is there stays as it
+    is, so it may be run before every start; `mallbots up` does it by itself.
+    """
+    from mallbots.opening import prepare_mall
+
+    console = MallConsole()
+    for line in asyncio.run(prepare_mall(Settings.load(data_dir), sample_catalog=sample_catalog)):
+        console.say(line)
+
+
 app.command("replay", rich_help_panel=RUN)(replay_command)
 app.command("robot", rich_help_panel=RUN)(robot_command)
 app.command("desk", rich_help_panel=RUN)(desk_command)
 app.command("audit", rich_help_panel=LOOK)(audit_command)
+app.command("backup", rich_help_panel=LOOK)(backup_command)
+app.command("restore", rich_help_panel=LOOK)(restore_command)
+app.command("mend", rich_help_panel=LOOK)(mend_command)
 app.add_typer(accounts.app, name="accounts", rich_help_panel=LOOK)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(events.app, name="events", rich_help_panel=LOOK)
 app.add_typer(keys.app, name="keys", rich_help_panel=LOOK)
 app.add_typer(notifications.app, name="notifications", rich_help_panel=LOOK)
+app.add_typer(versions.app, name="versions", rich_help_panel=LOOK)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ ROLES: Final[Mapping[str, Role]] = {name: role for name, role in ALL_ROLES.items
 
 def run(settings: Settings, names: Sequence[str] = ()) -> None:
     """Run these consumers (all of `ROLES`, if none is named) until SIGTERM or Ctrl-C."""
-    run_process(settings, consume(settings, [ROLES[name] for name in names or ROLES]))
+    run_process(settings, "consumers", consume(settings, [ROLES[name] for name in names or ROLES]))
 
 
 async def consume(settings: Settings, roles: Sequence[Role]) -> None:

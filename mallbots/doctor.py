@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
 import httpx
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -20,13 +19,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from clients.robots.fleet import gateway_of
+from events.stream import connected
+from kernel.database import connect as connect_database
 from kernel.errors import MallError
 from kernel.wording import count
 from mallbots import embedded
-from mallbots.event_views import all_dead_letters, relay_progress
+from mallbots.event_views import all_dead_letters, log_numbering, relay_progress
 from mallbots.settings import DATABASES, DatabaseName, Settings
 from mallbots.supervisor import is_owned, running_parts
 from mallbots.temporal import connect
+from mallbots.tls import api_verification
 from mallbots.up import Port, ports
 
 NEEDED_PYTHON: Final = (3, 11)
@@ -173,8 +175,7 @@ async def _answer(
 
 
 async def _database(name: DatabaseName, settings: Settings) -> Check:
-    url = settings.database_url(name).replace("postgresql+asyncpg://", "postgresql://", 1)
-    connection = await asyncpg.connect(url)
+    connection = await connect_database(name, settings.database_url(name))
     try:
         version = await connection.fetchval("SHOW server_version")
         migrated = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{name}.alembic_version")
@@ -187,7 +188,8 @@ async def _database(name: DatabaseName, settings: Settings) -> Check:
 
 
 async def _nats(settings: Settings) -> Check:
-    await embedded.nats_answers(settings.nats_url.get_secret_value() if settings.nats_url else "")
+    async with connected(settings.nats_address(), "doctor") as nats:
+        await nats.jetstream.account_info()
     return Check("NATS", Outcome.OK, "answers, with JetStream")
 
 
@@ -198,7 +200,7 @@ async def _temporal(settings: Settings) -> Check:
 
 
 async def _api(settings: Settings) -> Check:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=api_verification(settings)) as client:
         answer = await client.get(f"{settings.api_url}/healthz/ready")
     if answer.status_code == httpx.codes.OK:
         return Check("API", Outcome.OK, "ready")
@@ -214,7 +216,23 @@ async def _grpc(settings: Settings) -> Check:
     return Check("gRPC", Outcome.PROBLEM, "not serving", _START_IT)
 
 
+async def log_check(settings: Settings) -> Check:
+    """Whether new events will stand behind those that are there, in every log. Raises `Unavailable`."""
+    for domain, numbers in (await log_numbering(settings)).items():
+        if numbers.is_behind:
+            finding = (
+                f"{domain} was read up to transaction {numbers.last}, but its server gives {numbers.next} next: "
+                "new events would be lost. Was it restored from a dump, or is it older than who reads it?"
+            )
+            mend = f"stop PostgreSQL, run `{numbers.mend}` as its user, and start it"
+            return Check("events", Outcome.PROBLEM, finding, f"{mend} (docs/backup.md)")
+    return Check("events", Outcome.OK, "every log goes on")
+
+
 async def _events(settings: Settings) -> Check:
+    check = await log_check(settings)
+    if check.outcome is Outcome.PROBLEM:
+        return check
     late = [one for one in await relay_progress(settings) if one.seconds > LATE_AFTER]
     if late:
         worst = max(late, key=lambda one: one.seconds)

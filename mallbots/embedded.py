@@ -195,6 +195,15 @@ class Postgres:
             raise PartFailed(f"initdb ended with exit code {code}; its log is {log}, which ends:\n{log_tail(log)}")
 
 
+def give_to_postgres(cluster: Path) -> None:
+    """Makes a cluster that was brought here the property of the user that PostgreSQL runs as."""
+    owner = _postgres_owner()
+    if owner is not None:
+        group = pwd.getpwnam(owner).pw_gid
+        for path in (cluster, *cluster.rglob("*")):
+            shutil.chown(path, owner, group)
+
+
 def nats_url(port: int, token: str) -> str:
     """The URL of the embedded NATS, with its token."""
     return f"nats://{token}@{HOST}:{port}"
@@ -222,13 +231,20 @@ def nats_part(data_dir: Path, port: int, token: str) -> Part:
     )
 
 
-def temporal_part(data_dir: Path, port: int, ui_port: int) -> Part:
-    """Temporal's dev server and its Web UI, with its state in `<data_dir>/temporal/temporal.db`."""
+def temporal_part(
+    data_dir: Path, port: int, ui_port: int, metrics_port: int | None = None, codec_url: str | None = None
+) -> Part:
+    """Temporal's dev server and its Web UI, with its state in `<data_dir>/temporal/temporal.db`. Its metrics are
+    on a port of its choice, if none is given. What is encrypted the Web UI reads through the codec server."""
     store = data_dir / "temporal"
     store.mkdir(mode=0o700, exist_ok=True)
     command = [str(find_binary("temporal")), "server", "start-dev", "--ip", HOST, "--port", str(port)]
     command += ["--ui-port", str(ui_port), "--ui-disable-news-fetch", "--log-level", "warn"]
     command += ["--db-filename", str(store / "temporal.db")]
+    if metrics_port is not None:
+        command += ["--metrics-port", str(metrics_port)]
+    if codec_url is not None:
+        command += ["--ui-codec-endpoint", codec_url]
     for pragma in _TEMPORAL_PRAGMAS:
         command += ["--sqlite-pragma", pragma]
     for name, value in _TEMPORAL_SETTINGS.items():

@@ -1,7 +1,7 @@
 """Events as operators look at them: a stream and its fold, the live tail, how far everybody is, dead letters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -10,16 +10,18 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from consumers.homes import HomeName
-from consumers.watch import Progress, Retried, Watch
+from consumers.watch import Progress, Retried, Watch, numberings
 from domains.orders.model import Order
 from domains.payments.model import Payment
 from domains.published import PUBLISHED
 from events.dead_letters import DeadLetter
 from events.log import EventLog
+from events.numbering import Numbering
 from events.recorded import ROOT, RecordedEvent
 from events.stream import connected, first_sequence, follow, last_sequence
 from kernel.database import Database
 from kernel.errors import InvalidInput, NotFound, Unavailable
+from kernel.messages import DomainName
 from mallbots.settings import DatabaseName, Settings
 
 STREAMS: Final = {
@@ -104,6 +106,12 @@ async def consumer_progress(settings: Settings) -> list[Progress]:
         return await watch.consumers()
 
 
+async def log_numbering(settings: Settings) -> dict[DomainName, Numbering]:
+    """How each domain's log is numbered, up to the last event that is in it or was read of it."""
+    async with _databases(settings) as database:
+        return await numberings(database)
+
+
 async def all_dead_letters(settings: Settings) -> list[DeadLetter]:
     """The dead letters of every consumer."""
     async with _watch(settings) as watch:
@@ -123,6 +131,13 @@ async def retry_dead_letters(
 
 @asynccontextmanager
 async def _watch(settings: Settings) -> AsyncIterator[Watch]:
+    async with _databases(settings) as database:
+        yield Watch(settings.nats_address(), database)
+
+
+@asynccontextmanager
+async def _databases(settings: Settings) -> AsyncIterator[Callable[[HomeName], Database]]:
+    """Opens the database of a name, once."""
     async with AsyncExitStack() as stack:
         opened: dict[HomeName, Database] = {}
 
@@ -132,7 +147,7 @@ async def _watch(settings: Settings) -> AsyncIterator[Watch]:
                 stack.push_async_callback(opened[name].close)
             return opened[name]
 
-        yield Watch(settings.nats_address(), database)
+        yield database
 
 
 @asynccontextmanager

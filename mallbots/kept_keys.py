@@ -14,7 +14,7 @@ from mallbots.files import write_private
 from mallbots.settings import Settings
 
 _FILE = TypeAdapter(dict[str, str])
-_NAMES: Final[Mapping[Gateway, str]] = {
+KEY_FILES: Final[Mapping[Gateway, str]] = {
     "kiosks": "kiosk-keys.json",
     "staff": "staff-keys.json",
     "robots": "robot-keys.json",
@@ -23,7 +23,7 @@ _NAMES: Final[Mapping[Gateway, str]] = {
 
 def keys_file(settings: Settings, gateway: Gateway) -> Path:
     """Where the keys of a gateway are kept."""
-    return settings.data_dir / _NAMES[gateway]
+    return settings.data_dir / KEY_FILES[gateway]
 
 
 def read_keys(settings: Settings, gateway: Gateway) -> dict[str, str]:

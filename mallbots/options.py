@@ -1,12 +1,22 @@
 """Options that many commands have."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 DEFAULT_DATA_DIR: Final = Path(".mallbots")
+
+
+class Publisher(StrEnum):
+    """A domain whose events are relayed and archived."""
+
+    ORDERS = "orders"
+    STORES = "stores"
+    PAYMENTS = "payments"
+    DEPOT = "depot"
 
 
 def _use_data_dir(data_dir: Path) -> Path:

@@ -20,7 +20,7 @@ def run(settings: Settings, domains: Sequence[DomainName] = ()) -> None:
 
     Raises `Misconfigured` if a domain has no URL, or the stream in NATS is not ours.
     """
-    run_process(settings, *(relay(settings, domain) for domain in domains or DOMAINS))
+    run_process(settings, "relay", *(relay(settings, domain) for domain in domains or DOMAINS))
 
 
 async def relay(settings: Settings, domain: DomainName) -> None:

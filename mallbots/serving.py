@@ -15,8 +15,12 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from api.app import create_app
+from mallbots.heartbeat import heartbeat
 from mallbots.logs import configure_logging
 from mallbots.settings import Settings
+from mallbots.telemetry import configure_metrics
+from mallbots.tls import uvicorn_tls
+from mallbots.tracing import tracing
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -87,11 +91,19 @@ class Server(uvicorn.Server):
                 # Many small messages that each is made once for all: to compress them for each costs more.
                 ws_per_message_deflate=False,
                 access_log=False,
+                log_config=None,
                 log_level=settings.log_level,
                 timeout_graceful_shutdown=GRACE,
+                **uvicorn_tls(settings),
             )
         )
         self._stopping: Callable[[], None] = app.state.services.hub.stop
+        self._ready_file = settings.ready_file
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop; the ready file says that it does."""
+        async with heartbeat(self._ready_file):
+            await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, as promptly as clients allow."""
@@ -102,8 +114,9 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve the API until SIGTERM or Ctrl-C. Raises `Misconfigured`."""
     configure_logging(settings)
+    configure_metrics(settings)
     server = Server(create_app(settings), settings)
-    with suppress(KeyboardInterrupt):
+    with tracing(settings, "api"), suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)

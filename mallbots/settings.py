@@ -3,16 +3,29 @@
 `mallbots up` starts its own servers and writes their addresses to `<data dir>/mall.env`, readable by the
 owner only. Other commands read that file below the environment, so they find a running embedded mall
 without being told, and any other deployment by environment alone.
+
+What must not be in an environment may be in files, as Docker and Kubernetes mount secrets: the file
+`mallbots_orders_database_url` in `MALLBOTS_SECRETS_DIR` stands for `MALLBOTS_ORDERS_DATABASE_URL`, which wins over
+it. An empty file is as none.
 """
 
 import os
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
+from urllib.parse import urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from kernel.errors import Misconfigured
+from kernel.tls import check_pair, read_pem
+from mallbots.keyring import read_keys
 
 DatabaseName = Literal[
     "orders",
@@ -48,6 +61,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MALLBOTS_", frozen=True, extra="ignore")
 
     data_dir: Path = Field(Path(".mallbots"), description="Where the embedded servers keep their data")
+    secrets_dir: Path = Field(
+        Path("/run/secrets"),
+        description="Where files stand for settings, each called as its variable in lower case; the environment "
+        "wins over them",
+    )
     currency: str = Field("USD", pattern="^[A-Z]{3}$", description="ISO 4217 currency of every price")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
     log_format: Literal["auto", "pretty", "json"] = Field(
@@ -93,8 +111,8 @@ class Settings(BaseSettings):
     temporal_api_key: SecretStr | None = Field(None, description="API key of Temporal Cloud; it implies TLS")
     temporal_encryption_keys: SecretStr | None = Field(
         None,
-        description="What payloads in Temporal are encrypted with, the newest first: ID:KEY,ID:KEY, each KEY 32 bytes "
-        "in Base64; older ones still decrypt. Without any, payloads are not encrypted",
+        description="What payloads in Temporal are encrypted with, the newest first: ID:KEY,ID:KEY, each KEY 32 "
+        "bytes in Base64; older ones still decrypt. Without any, payloads are not encrypted",
     )
     codec_host: str = Field("127.0.0.1", description="Address the codec server listens on")
     codec_port: int = Field(8081, ge=1, le=65535, description="Port the codec server listens on")
@@ -137,6 +155,10 @@ class Settings(BaseSettings):
         None,
         description="Who signs the API's certificate, PEM, for clients of this machine, if it is not well known",
     )
+    api_tls_client_certificate: Path | None = Field(
+        None, description="The certificate that clients of this machine show to the API, PEM"
+    )
+    api_tls_client_key: Path | None = Field(None, description="The key of that certificate, PEM")
     answer_timeout: float = Field(
         5.0,
         gt=0,
@@ -144,6 +166,9 @@ class Settings(BaseSettings):
         description="How long POST /v1/orders waits for the saga's answer before it says 202",
     )
 
+    manager_password: SecretStr | None = Field(
+        None, description="Password of the account that `mallbots prepare` makes while nobody has one"
+    )
     session_hours: float = Field(
         12, gt=0, le=24 * 30, description="Hours after which somebody who does nothing is signed out"
     )
@@ -231,7 +256,9 @@ class Settings(BaseSettings):
     trace_ratio: float = Field(
         1.0, ge=0, le=1, description="Which part of traces is kept, where the caller has not decided it"
     )
-    ready_file: Path | None = Field(None, description="A file that a process makes once it works")
+    ready_file: Path | None = Field(
+        None, description="A file that a process makes once it works, and then touches every 5 s"
+    )
 
     notification_webhook_url: HttpUrl | None = Field(
         None, description="Where notifications to customers are posted; without it they are written to the log"
@@ -243,6 +270,9 @@ class Settings(BaseSettings):
         15.0, gt=0, le=30, description="How long a post of a notification may take until it is given up"
     )
 
+    prometheus_port: int = Field(
+        9090, ge=1, le=65535, description="Port of the page of Prometheus (`mallbots up --observe`)"
+    )
     postgres_port: int = Field(
         15432, ge=1, le=65535, description="Port of the embedded PostgreSQL (`mallbots up`)"
     )
@@ -269,25 +299,118 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, data_dir: Path | None = None) -> "Settings":
-        """The environment first, then the addresses that `mallbots up` wrote to the data directory.
+        """The environment first, then the addresses that `mallbots up` wrote to the data directory, then files of
+        secrets.
 
-        `data_dir` wins over `MALLBOTS_DATA_DIR`. Raises `pydantic.ValidationError` naming a bad setting.
+        `data_dir` wins over `MALLBOTS_DATA_DIR`. Raises `pydantic.ValidationError` naming a bad setting, and
+        `Misconfigured` if `MALLBOTS_SECRETS_DIR` names no directory.
         """
-        chosen = data_dir or Path(os.environ.get("MALLBOTS_DATA_DIR", cls.model_fields["data_dir"].default))
-        return cls(_env_file=chosen / ADDRESSES_FILE, data_dir=chosen.absolute())
+        chosen = data_dir or _directory(cls, "data_dir")
+        secrets = _directory(cls, "secrets_dir")
+        if "MALLBOTS_SECRETS_DIR" in os.environ and not secrets.is_dir():
+            raise Misconfigured(f"MALLBOTS_SECRETS_DIR: {secrets} is not a directory")
+        return cls(
+            _env_file=chosen / ADDRESSES_FILE,
+            _secrets_dir=secrets if secrets.is_dir() else None,
+            data_dir=chosen.absolute(),
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, the first wins."""
+        secrets_dir = getattr(file_secret_settings, "secrets_dir", None)
+        return init_settings, env_settings, dotenv_settings, _SecretFiles(settings_cls, secrets_dir)
+
+    @field_validator("temporal_encryption_keys")
+    @classmethod
+    def _check_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            read_keys(keys.get_secret_value())
+        return keys
 
     def database_url(self, name: DatabaseName) -> str:
-        """The URL of a database, `postgresql+asyncpg://…`. Raises `Misconfigured` where there is none."""
+        """The URL of a database, `postgresql+asyncpg://…`, with the settings of TLS as `libpq` has them; a URL
+        that says `sslmode` itself stays as it is. Raises `Misconfigured` where there is none, or TLS has bad
+        files."""
         url: SecretStr | None = getattr(self, f"{name}_database_url")
         if url is None:
             raise _missing(f"{name}_database_url", self.data_dir)
-        return url.get_secret_value()
+        address = url.get_secret_value()
+        self.pem_pair("database_tls_certificate", "database_tls_key", needs="database_tls_ca")
+        if self.pem("database_tls_ca") is None or "sslmode=" in address.partition("?")[2]:
+            return address
+        files = {
+            "sslrootcert": self.database_tls_ca,
+            "sslcert": self.database_tls_certificate,
+            "sslkey": self.database_tls_key,
+        }
+        return _with_query(address, {"sslmode": "verify-full", **_given(files)})
 
     def nats_address(self) -> str:
-        """The URL of NATS. Raises `Misconfigured` where there is none."""
+        """The URL of NATS, with the files of TLS as `events.stream.connected` takes them. Raises `Misconfigured`
+        where there is none, or TLS has bad files."""
         if self.nats_url is None:
             raise _missing("nats_url", self.data_dir)
-        return self.nats_url.get_secret_value()
+        self.pem("nats_tls_ca")
+        self.pem_pair("nats_tls_certificate", "nats_tls_key")
+        files = {
+            "tls_ca": self.nats_tls_ca,
+            "tls_certificate": self.nats_tls_certificate,
+            "tls_key": self.nats_tls_key,
+        }
+        return _with_query(self.nats_url.get_secret_value(), _given(files))
+
+    def pem(self, name: str) -> bytes | None:
+        """What the PEM file of a setting holds; None if there is none. Raises `Misconfigured`, which names the
+        setting, if it can not be read or is no PEM."""
+        path: Path | None = getattr(self, name)
+        return None if path is None else read_pem(path, f"MALLBOTS_{name.upper()}")
+
+    def pem_pair(self, certificate: str, key: str, needs: str | None = None) -> tuple[bytes, bytes] | None:
+        """What the files of these two settings hold: a certificate, and its key; None if there are none. Raises
+        `Misconfigured`, which names the setting, if one is there without the other or without what it `needs`, or
+        a file is no good."""
+        paths = [getattr(self, name) for name in (certificate, key)]
+        if paths == [None, None]:
+            return None
+        for name in (certificate, key, *([needs] if needs else [])):
+            if getattr(self, name) is None:
+                given = certificate if paths[0] is not None else key
+                raise Misconfigured(f"MALLBOTS_{given.upper()} needs MALLBOTS_{name.upper()}, which is not set")
+        contents = self.pem(certificate), self.pem(key)
+        check_pair(paths[0], paths[1], f"MALLBOTS_{key.upper()}")
+        assert contents[0] is not None
+        assert contents[1] is not None
+        return contents[0], contents[1]
+
+
+class _SecretFiles(SecretsSettingsSource):
+    """Files of secrets; compose cannot leave one out, so an empty one is as none."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return value or None, key, is_complex
+
+
+def _directory(settings: type[Settings], name: str) -> Path:
+    return Path(os.environ.get(f"MALLBOTS_{name.upper()}", settings.model_fields[name].default))
+
+
+def _given(files: dict[str, Path | None]) -> dict[str, str]:
+    return {name: str(path.absolute()) for name, path in files.items() if path is not None}
+
+
+def _with_query(url: str, parameters: dict[str, str]) -> str:
+    if not parameters:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"
 
 
 def _missing(setting: str, data_dir: Path) -> Misconfigured:

@@ -24,15 +24,18 @@ def settings_table(data_dir: Path) -> Table:
         table.add_column(heading, overflow="fold")
     for name, field in Settings.model_fields.items():
         variable = f"MALLBOTS_{name.upper()}"
-        value, source = _shown(getattr(settings, name)), _source(variable, written)
+        value, source = _shown(getattr(settings, name)), _source(variable, written, settings.secrets_dir)
         table.add_row(variable, escape(value), source, escape(field.description or ""))
     return table
 
 
-def _source(variable: str, written: dict[str, str | None]) -> str:
+def _source(variable: str, written: dict[str, str | None], secrets_dir: Path) -> str:
     if variable in os.environ:
         return "environment"
-    return ADDRESSES_FILE if variable in written else "default"
+    if variable in written:
+        return ADDRESSES_FILE
+    secret = secrets_dir / variable.lower()
+    return str(secret) if secret.is_file() and secret.stat().st_size else "default"
 
 
 def _shown(value: object) -> str:

@@ -38,7 +38,7 @@ STEADY_AFTER: Final = 30.0
 
 _CHECK_WITHIN = 3.0
 _CHECK_EVERY = 0.1
-_KEPT_FOR_LATER_STOPS = 1.0  # seconds that each part still to be stopped can count on
+_KEPT_FOR_LATER_STOPS = 0.8  # seconds that each part still to be stopped can count on
 _CLOCK_SLACK = 2.0  # a create_time is reckoned from the wall clock, which may be set
 _LOG_TAIL = 8
 _PR_SET_PDEATHSIG = 1

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 from rich.live import Live
@@ -25,13 +26,38 @@ from mallbots.console import MallConsole
 from mallbots.embedded import CREDENTIALS_FILE, Credentials, Postgres
 from mallbots.files import write_private
 from mallbots.kept_keys import keys_file
+from mallbots.observing import Observed
 from mallbots.settings import ADDRESSES_FILE, DATABASES, Settings
 from mallbots.supervisor import Child, Part, State, Supervisor, end_leftovers, sole_owner
 from mallbots.temporal import prepare_namespace
+from mallbots.tls import child_verification
 
 MAIN_DATABASE: Final = "mallbots"
 SANDBOX_DATABASE: Final = "sandbox"
 
+_OF_ONE_PART = ("MALLBOTS_METRICS_PORT", "MALLBOTS_TEMPORAL_METRICS_PORT")
+_OF_OTHER_SERVERS = (
+    "database_tls_ca",
+    "database_tls_certificate",
+    "database_tls_key",
+    "nats_tls_ca",
+    "nats_tls_certificate",
+    "nats_tls_key",
+    "temporal_tls",
+    "temporal_tls_ca",
+    "temporal_tls_server_name",
+    "temporal_tls_certificate",
+    "temporal_tls_key",
+    "temporal_api_key",
+)
+_OF_CLIENTS = (
+    "api_tls_ca",
+    "api_tls_client_certificate",
+    "api_tls_client_key",
+    "grpc_tls_ca",
+    "grpc_tls_client_certificate",
+    "grpc_tls_client_key",
+)
 _REFRESH_EVERY = 1.0
 _COLOURS = {State.UP: "green", State.DOWN: "red", State.STOPPED: "dim"}
 
@@ -57,9 +83,13 @@ class Port:
         return None
 
 
-def ports(settings: Settings) -> list[Port]:
-    """Every port that a mall with these settings listens on."""
+def ports(settings: Settings, *, observe: bool = False) -> list[Port]:
+    """Every port that a mall with these settings listens on; those of metrics are chosen among the free ones."""
+    page = Port("prometheus", "MALLBOTS_PROMETHEUS_PORT", embedded.HOST, settings.prometheus_port)
+    codec = Port("codec", "MALLBOTS_CODEC_PORT", settings.codec_host, settings.codec_port)
     return [
+        *([page] if observe else []),
+        *([codec] if settings.temporal_encryption_keys else []),
         Port("postgres", "MALLBOTS_POSTGRES_PORT", embedded.HOST, settings.postgres_port),
         Port("nats", "MALLBOTS_NATS_PORT", embedded.HOST, settings.nats_port),
         Port("temporal", "MALLBOTS_TEMPORAL_PORT", embedded.HOST, settings.temporal_port),
@@ -69,14 +99,15 @@ def ports(settings: Settings) -> list[Port]:
     ]
 
 
-def run(data_dir: Path, *, robots: int = 0) -> None:
+def run(data_dir: Path, *, robots: int = 0, observe: bool = False) -> None:
     """Opens the mall that lives in `data_dir`, with so many shopper bots, and keeps it open until SIGINT,
-    SIGTERM or SIGHUP.
+    SIGTERM or SIGHUP. With `observe` its parts serve metrics.
 
     Its settings come from the environment alone: the file that an earlier run left says what was, not what
     shall be. Raises `MallError` when the mall cannot open, after all that was started has been stopped.
     """
     settings = Settings(data_dir=data_dir.absolute())
+    _check_tls(settings)
     os.umask(0o077)
     embedded.make_data_dir(settings.data_dir)
     console = MallConsole()
@@ -84,14 +115,26 @@ def run(data_dir: Path, *, robots: int = 0) -> None:
         leftovers = end_leftovers(settings.data_dir)
         if leftovers:
             console.say(f"ended what an earlier run left: {', '.join(leftovers)}")
-        _check_ports(settings)
-        asyncio.run(_Mall(settings, console, robots).run())
+        listened_on = ports(settings, observe=observe)
+        _check_ports(listened_on)
+        observed = Observed.of(settings, {port.number for port in listened_on}) if observe else None
+        asyncio.run(_Mall(settings, console, robots, observed).run())
 
 
-def _check_ports(settings: Settings) -> None:
+def _check_tls(settings: Settings) -> None:
+    """Raises `Misconfigured` for a setting that says how to speak by TLS with what we bring along ourselves."""
+    for name in _OF_OTHER_SERVERS:
+        if getattr(settings, name):
+            raise Misconfigured(
+                f"{_variable(name)} is for servers of your own, and `mallbots up` brings its own, which speak "
+                "plainly on this machine: do not set it (a database of yours may have `?sslmode=…` in its URL)"
+            )
+
+
+def _check_ports(listened_on: list[Port]) -> None:
     """Raises `Misconfigured` for the first port that is set twice or is not free."""
     seen: dict[int, Port] = {}
-    for port in ports(settings):
+    for port in listened_on:
         other = seen.setdefault(port.number, port)
         if other is not port:
             raise Misconfigured(f"{other.setting} and {port.setting} are both {port.number}: change one of them")
@@ -103,15 +146,17 @@ def _check_ports(settings: Settings) -> None:
 class _Mall:
     """One run of the mall, from the first server to the last stop."""
 
-    def __init__(self, settings: Settings, console: MallConsole, robots: int) -> None:
+    def __init__(self, settings: Settings, console: MallConsole, robots: int, observed: Observed | None) -> None:
         self._robots = robots
+        self._observed = observed
+        self._prometheus = observed.prometheus(settings) if observed else None
         self._credentials = Credentials.of(settings.data_dir)
         self._postgres = Postgres(settings.data_dir, settings.postgres_port, self._credentials.postgres_password)
         self._addresses = addresses(settings, self._postgres, self._credentials)
         self._settings = Settings.model_validate({"data_dir": settings.data_dir, **self._addresses})
         self._console = console
         self._supervisor = Supervisor(settings.data_dir, console.say)
-        self._http = httpx.AsyncClient(trust_env=False)
+        self._http = httpx.AsyncClient(trust_env=False, verify=child_verification(settings))
 
     async def run(self) -> None:
         """Opens, waits for the signal, and stops everything, also when opening fails."""
@@ -145,7 +190,9 @@ class _Mall:
             self._console.say("the mall opens for the first time, with a small catalogue")
         write_private(self._addresses_file, as_dotenv(self._addresses))
         processes = map(self._process, ("worker", "relay", "consumers", "analytics", "grpc"))
-        await self._supervisor.start(*processes, self._api())
+        await self._supervisor.start(*processes, self._api(), *self._codec())
+        if self._prometheus is not None:
+            await self._supervisor.start(self._prometheus)
         if self._robots:
             await self._supervisor.start(self._process("robots", "robot", "--count", str(self._robots)))
 
@@ -160,7 +207,13 @@ class _Mall:
     async def _open_temporal(self) -> None:
         settings = self._settings
         await self._supervisor.start(
-            embedded.temporal_part(settings.data_dir, settings.temporal_port, settings.temporal_ui_port)
+            embedded.temporal_part(
+                settings.data_dir,
+                settings.temporal_port,
+                settings.temporal_ui_port,
+                self._observed.server_port if self._observed else None,
+                _codec_url(settings),
+            )
         )
         await prepare_namespace(settings)
 
@@ -175,7 +228,7 @@ class _Mall:
             name,
             _mallbots(*(command or (name,))),
             is_ready,
-            env=self._environment() | {"MALLBOTS_READY_FILE": str(ready_file)},
+            env=self._environment(name) | {"MALLBOTS_READY_FILE": str(ready_file)},
             before_start=lambda: ready_file.unlink(missing_ok=True),
         )
 
@@ -185,13 +238,20 @@ class _Mall:
         async def is_ready() -> bool:
             return (await self._http.get(url)).status_code == httpx.codes.OK
 
-        return Part("api", _mallbots("api"), is_ready, env=self._environment())
+        return Part("api", _mallbots("api"), is_ready, env=self._environment("api"))
 
-    def _environment(self) -> dict[str, str]:
-        """The environment of our own programs: what we were given, and where the servers are."""
+    def _codec(self) -> list[Part]:
+        """The codec server, if there is something to decode."""
+        return [self._process("codec", "codec-server")] if _codec_url(self._settings) else []
+
+    def _environment(self, part: str) -> dict[str, str]:
+        """The environment of our own programs: what we were given, where the servers are, and what is this part's
+        own: no two can serve metrics on one port."""
+        given = {name: value for name, value in os.environ.items() if name not in _OF_ONE_PART}
+        own = self._observed.environment(part) if self._observed else {}
         ours = {_variable(name): value for name, value in self._addresses.items()}
         data_dir = str(self._settings.data_dir)
-        return {**os.environ, **ours, "MALLBOTS_DATA_DIR": data_dir, "PYTHONUNBUFFERED": "1"}
+        return {**given, **ours, **own, "MALLBOTS_DATA_DIR": data_dir, "PYTHONUNBUFFERED": "1"}
 
     @property
     def _addresses_file(self) -> Path:
@@ -215,6 +275,9 @@ class _Mall:
         )
         table.add_row("gRPC", f"{settings.grpc_address} (robots, and a service for each domain)")
         table.add_row("Temporal Web UI", settings.temporal_ui_url)
+        codec_url = _codec_url(settings)
+        if codec_url is not None:
+            table.add_row("Codec server", f"{codec_url} (let the Web UI send it cookies: docs/temporal-ui.md)")
         table.add_row(
             "PostgreSQL",
             f"{embedded.HOST}:{settings.postgres_port}, databases {MAIN_DATABASE} and {SANDBOX_DATABASE}",
@@ -224,6 +287,9 @@ class _Mall:
         table.add_row("Server passwords", escape(str(data_dir / CREDENTIALS_FILE)))
         table.add_row("Kiosk keys", escape(str(keys_file(settings, "kiosks"))))
         table.add_row("Addresses as settings", escape(str(self._addresses_file)))
+        if self._observed is not None:
+            for name, told in self._observed.told(settings, has_prometheus=self._prometheus is not None):
+                table.add_row(name, escape(told))
         return table
 
     def _manager(self) -> str:
@@ -279,11 +345,24 @@ def addresses(settings: Settings, postgres: Postgres, credentials: Credentials) 
         "api_url": _http_url(settings),
         "grpc_address": _reachable(settings.grpc_host, settings.grpc_port),
     }
+    keys = settings.temporal_encryption_keys
+    encryption = (
+        {
+            "temporal_encryption_keys": keys.get_secret_value(),
+            "codec_host": settings.codec_host,
+            "codec_port": str(settings.codec_port),
+        }
+        if keys
+        else {}
+    )
     given_links = {name: getattr(settings, name) for name in links if name in settings.model_fields_set}
+    files = {name: str(file.absolute()) for name in _OF_CLIENTS if (file := getattr(settings, name)) is not None}
     return {
         **databases,
         **links,
         **given_links,
+        **encryption,
+        **files,
         "temporal_address": f"{embedded.HOST}:{settings.temporal_port}",
         "temporal_namespace": settings.temporal_namespace,
         "nats_url": embedded.nats_url(settings.nats_port, credentials.nats_token),
@@ -299,8 +378,18 @@ def addresses(settings: Settings, postgres: Postgres, credentials: Credentials) 
     }
 
 
+def _codec_url(settings: Settings) -> str | None:
+    """Where browsers reach the codec server: on the host of the API, or its cookie would not come along. None if
+    nothing is encrypted."""
+    if settings.temporal_encryption_keys is None:
+        return None
+    api = urlsplit(settings.api_url)
+    return f"{api.scheme}://{_reachable(api.hostname or embedded.HOST, settings.codec_port)}"
+
+
 def _http_url(settings: Settings) -> str:
-    return f"http://{_reachable(settings.api_host, settings.api_port)}"
+    scheme = "https" if settings.api_tls_certificate else "http"
+    return f"{scheme}://{_reachable(settings.api_host, settings.api_port)}"
 
 
 def _reachable(host: str, port: int) -> str:

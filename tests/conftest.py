@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def metrics_told() -> Callable[[str], dict[str, float]]:
-    """What a metric stands at, by the value of its first label."""
+    """What a metric stands at, by the values of its labels; of a histogram, how many it was told of."""
     reader = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider([reader]))
 
@@ -73,7 +73,9 @@ def metrics_told() -> Callable[[str], dict[str, float]]:
             if metric.name == name
         ]
         return {
-            str(next(iter((point.attributes or {}).values()))): point.value  # type: ignore[union-attr]
+            ",".join(map(str, (point.attributes or {}).values())): (
+                point.value if isinstance(point, NumberDataPoint) else point.count
+            )
             for metric in found
             for point in metric.data.data_points
         }

@@ -96,13 +96,13 @@ class Mall:
                 code = thread.submit(exit_code).result(timeout=60)
         return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
 
-    def open(self) -> subprocess.Popen[bytes]:
-        """Starts `mallbots up`, and returns when the mall is open."""
+    def open(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Starts `mallbots up` with these options and settings besides, and returns when the mall is open."""
         opened_before = self.said("mall is open")
         with self.output.open("ab") as output:
             self.up = up = subprocess.Popen(
-                (sys.executable, "-m", "mallbots", "up"),
-                env=self.environment,
+                (sys.executable, "-m", "mallbots", "up", *options),
+                env=self.environment | variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -32,7 +32,7 @@ class NatsServer:
 
     async def start(self) -> None:
         """Start it, and return when it answers."""
-        self._process = _run(self._part.command)
+        self._process = run(self._part.command)
 
         async def answers() -> bool:
             try:
@@ -50,7 +50,8 @@ class NatsServer:
             self._process = None
 
 
-def _run(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+def run(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    """Start a server that keeps what it says to itself."""
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

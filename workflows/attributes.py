@@ -13,4 +13,7 @@ ROBOT: Final = SearchAttributeKey.for_keyword("Robot")
 STUCK: Final = SearchAttributeKey.for_keyword("Stuck")
 """The activity that needs a person, while there is one; absent otherwise."""
 
-ALL: Final = (ORDER_STATUS, KIOSK, CUSTOMER, TOTAL_CENTS, ROBOT, STUCK)
+REASON: Final = SearchAttributeKey.for_keyword("Reason")
+"""Why the order ended otherwise than completed, in a word or two, as `payment_declined` or `cancelled by staff`."""
+
+ALL: Final = (ORDER_STATUS, KIOSK, CUSTOMER, TOTAL_CENTS, ROBOT, STUCK, REASON)

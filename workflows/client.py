@@ -24,7 +24,7 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from domains.orders.messages import OrderAnswer, RefundOrder
@@ -34,6 +34,7 @@ from kernel.errors import (
     IdempotencyKeyReused,
     InvalidInput,
     MallError,
+    Misconfigured,
     NotFound,
     NotReady,
     NotStuck,
@@ -77,7 +78,9 @@ class OrderSagas:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=summary,
-            search_attributes=_attributes(request),
+            search_attributes=_attributes(
+                request, is_private=self._client.data_converter.payload_codec is not None
+            ),
         )
         try:
             async with asyncio.timeout(timeout.total_seconds()):
@@ -209,7 +212,7 @@ class OrderSagas:
             for action in (step, step.undo):
                 if action and action.state == "running" and action.activity in pending:
                     action.attempts = pending[action.activity].attempt
-                    action.error = last_failure(pending[action.activity]) or action.error
+                    action.error = await last_failure(self._client, pending[action.activity]) or action.error
                     action.next_attempt_at = next_attempt(pending[action.activity])
         return account
 
@@ -233,15 +236,19 @@ class OrderSagas:
             raise as_unavailable(error) from error
 
 
-def last_failure(activity: PendingActivityInfo) -> str:
+async def last_failure(client: Client, activity: PendingActivityInfo) -> str:
     """Why its last attempt failed; empty if none has."""
+    if not activity.HasField("last_failure"):
+        return ""
     failure = activity.last_failure
     # A long one the server keeps as the cause of its own.
-    return (
-        failure.cause.message
-        if failure.HasField("server_failure_info") and failure.cause.message
-        else failure.message
-    )
+    if failure.HasField("server_failure_info") and failure.HasField("cause"):
+        failure = failure.cause
+    try:
+        told = await client.data_converter.decode_failure(failure)
+    except Misconfigured as error:
+        return error.message
+    return told.message if isinstance(told, FailureError) else failure.message
 
 
 def next_attempt(activity: PendingActivityInfo) -> datetime | None:
@@ -259,12 +266,13 @@ def _take_error(start: WithStartWorkflowOperation[OrderWorkflow, OrderOutcome]) 
     handle.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-def _attributes(request: OrderRequest) -> TypedSearchAttributes:
+def _attributes(request: OrderRequest, *, is_private: bool) -> TypedSearchAttributes:
+    """What the order is found by. Temporal reads search attributes, so a private order is found by no name."""
     pairs: list[SearchAttributePair[str]] = [
         SearchAttributePair(ORDER_STATUS, "pending"),
         SearchAttributePair(KIOSK, request.kiosk),
     ]
-    if request.customer is not None:
+    if request.customer is not None and not is_private:
         pairs.append(SearchAttributePair(CUSTOMER, request.customer))
     return TypedSearchAttributes(pairs)
 

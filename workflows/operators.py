@@ -2,6 +2,7 @@
 never work; and whether anybody works at all."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,12 +34,12 @@ from workflows.ids import workflow_id
 from workflows.messages import ActionAccount, RefundAccount, SagaAccount, SkipUndo
 from workflows.order import OrderWorkflow
 from workflows.refund import RefundWorkflow
-from workflows.steps import REFUND, SKIPPABLE, STORY, WORKFLOW_QUEUE
+from workflows.steps import SKIPPABLE, STORY, UNDOS, WORKFLOW_QUEUE
 
 QUEUES: Final = (WORKFLOW_QUEUE, *sorted({step.task_queue for step in STORY}))
 """Every task queue that somebody must work on."""
 
-_UNDOS: Final = frozenset(undo for step in (*STORY, *REFUND) for undo in step.undos)
+_STUCK_NOW: Final = f"{STUCK.name} IS NOT NULL AND ExecutionStatus = 'Running'"
 _NO_WORKER: Final = "no worker answers for the workflow: start one with `mallbots worker`"
 _ASK_WITHIN: Final = timedelta(seconds=1)
 # A worker asks at least once a minute, also when there is nothing to do.
@@ -48,6 +49,16 @@ _WAITING: Final = (
     PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED,
 )
 _TOO_LATE: Final = (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.INVALID_ARGUMENT)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A task queue: whether a worker asks for its tasks, about how many of them wait, and for how many seconds the
+    oldest does."""
+
+    is_worked_on: bool
+    backlog: int
+    oldest: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class StuckSaga:
     @property
     def is_undo(self) -> bool:
         """Whether something is being undone."""
-        return self.activity in _UNDOS
+        return self.activity in UNDOS
 
     @property
     def is_skippable(self) -> bool:
@@ -83,13 +94,22 @@ class StuckSagas:
 
     async def find(self, most: int) -> list[StuckSaga]:
         """The workflows that are stuck, at most so many. Raises `Unavailable`."""
-        query = f"{STUCK.name} IS NOT NULL AND ExecutionStatus = 'Running'"
+        listed = self._client.list_workflows(_STUCK_NOW, limit=most, rpc_timeout=RPC_TIMEOUT)
         try:
-            found = [one async for one in self._client.list_workflows(query, limit=most, rpc_timeout=RPC_TIMEOUT)]
+            found = [one async for one in listed]
             looked = await asyncio.gather(*map(self._look, found))
         except RPCError as error:
             raise as_unavailable(error) from error
         return [one for one in looked if one is not None]
+
+    async def count(self, most: int) -> Counter[str]:
+        """How many workflows are stuck, by the activity that they are stuck at; at most so many are counted.
+        Raises `Unavailable`."""
+        found = self._client.list_workflows(_STUCK_NOW, limit=most, rpc_timeout=RPC_TIMEOUT)
+        try:
+            return Counter([one.typed_search_attributes.get(STUCK) or "" async for one in found])
+        except RPCError as error:
+            raise as_unavailable(error) from error
 
     async def retry_order(self, order_id: UUID) -> Sequence[str]:
         """As `retry`, for the saga of an order."""
@@ -161,6 +181,10 @@ class StuckSagas:
     async def is_worked_on(self, queue: str) -> bool:
         """Whether a worker asks for the tasks of a queue. One that was killed is missed after 90 seconds. Raises
         `Unavailable`."""
+        return (await self.queue(queue)).is_worked_on
+
+    async def queue(self, queue: str) -> Queue:
+        """How a task queue is, as `is_worked_on` says. Raises `Unavailable`."""
         workflows = queue == WORKFLOW_QUEUE
         request = DescribeTaskQueueRequest(
             namespace=self._client.namespace,
@@ -168,13 +192,18 @@ class StuckSagas:
             task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
             if workflows
             else TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+            report_stats=True,
         )
         try:
             answer = await self._client.workflow_service.describe_task_queue(request, timeout=RPC_TIMEOUT)
         except RPCError as error:
             raise as_unavailable(error) from error
         since = datetime.now(UTC) - _GONE_AFTER
-        return any(poller.last_access_time.ToDatetime(UTC) > since for poller in answer.pollers)
+        return Queue(
+            any(poller.last_access_time.ToDatetime(UTC) > since for poller in answer.pollers),
+            answer.stats.approximate_backlog_count,
+            answer.stats.approximate_backlog_age.ToTimedelta().total_seconds(),
+        )
 
     async def _look(self, found: WorkflowExecution) -> StuckSaga | None:
         """What a workflow is stuck at, and why; None if it is not any more."""
@@ -199,7 +228,8 @@ class StuckSagas:
             activity=activity,
             order_id=account.order_id if account else UUID(id) if kind == "order" else None,
             refund_id=UUID(id) if kind == "refund" else None,
-            error=(last_failure(pending) if pending else "") or (action.error if action else None),
+            error=(await last_failure(self._client, pending) if pending else "")
+            or (action.error if action else None),
             attempts=pending.attempt if pending else action.attempts if action else 0,
             since=action.started_at if action else None,
             next_attempt_at=next_attempt(pending) if pending else None,

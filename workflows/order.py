@@ -57,9 +57,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from kernel.messages import Cancellation, Expiry, Message, Pieces
     from kernel.wording import count, format_money
-    from workflows.attributes import ORDER_STATUS, ROBOT, TOTAL_CENTS
+    from workflows.attributes import ORDER_STATUS, REASON, ROBOT, TOTAL_CENTS
     from workflows.desk import Attempt, Desk, fail
     from workflows.details import as_markdown
+    from workflows.figures import tell_saga
     from workflows.messages import (
         ActionAccount,
         Cause,
@@ -141,6 +142,8 @@ class OrderWorkflow:
         if self._receipt is None:
             await self._undo()
         self._outcome = self._end()
+        self._tell_operators()
+        tell_saga(self._outcome.status)
         await workflow.wait_condition(workflow.all_handlers_finished)
         if cancelled_by_temporal:
             raise asyncio.CancelledError
@@ -473,10 +476,9 @@ class OrderWorkflow:
             status = "expired"
         else:
             status = "rejected" if isinstance(cause, Refusal) else "cancelled"
-        workflow.upsert_search_attributes([ORDER_STATUS.value_set(status)])
-        outcome = OrderOutcome(order_id=order_id, status=status, cause=cause, receipt=self._receipt)
-        self._tell_operators()
-        return outcome
+        reason = [REASON.value_set(reason_of(cause))] if cause else []
+        workflow.upsert_search_attributes([ORDER_STATUS.value_set(status), *reason])
+        return OrderOutcome(order_id=order_id, status=status, cause=cause, receipt=self._receipt)
 
     def _tell_operators(self) -> None:
         workflow.set_current_details(as_markdown(self.saga()))

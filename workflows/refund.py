@@ -8,6 +8,7 @@ with workflow.unsafe.imports_passed_through():
     from kernel.errors import NotStuck
     from kernel.wording import count, format_money
     from workflows.desk import fail
+    from workflows.figures import tell_saga
     from workflows.messages import RefundAccount, RefundOutcome
     from workflows.saga import Saga, StepRefused, persevere, reason_of
     from workflows.steps import REFUND, REFUND_ORDER, REFUND_PAYMENT
@@ -70,5 +71,7 @@ class RefundWorkflow:
             )
         except StepRefused as refused:
             await self._saga.undo(refused.cause)
+            tell_saga("refused")
             return RefundOutcome(refund_id=refund_id, asked=request.lines, refusal=refused.refusal)
+        tell_saga("refunded")
         return RefundOutcome(refund_id=refund_id, asked=request.lines, refund=refund)

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from kernel.errors import Refusal
     from kernel.messages import Cancellation, Done, Expiry, Failed, Message
     from workflows.attributes import STUCK
+    from workflows.figures import tell_step
     from workflows.ids import activity_id
     from workflows.messages import ActionAccount, Cause, SkipUndo, StepAccount, StepState
     from workflows.steps import PATIENCE, Step
@@ -203,6 +204,8 @@ class Saga:
 
     def _finish(self, account: ActionAccount, state: StepState, error: str | None) -> None:
         account.state, account.error, account.finished_at = state, error, workflow.now()
+        assert account.started_at is not None
+        tell_step(account.activity, state, account.finished_at - account.started_at)
         self._set_stuck(None)
 
     async def _persist(

@@ -107,6 +107,8 @@ IF_MISSING: Final = (ADJUST_STOCK, ADJUST_PAYMENT, DROP_SUBSTITUTES, ADJUST_ORDE
 """What is done besides when a robot does not find something."""
 REFUND: Final = (REFUND_ORDER, REFUND_PAYMENT)
 """The steps of a refund."""
+UNDOS: Final = frozenset(undo for step in (*STORY, *REFUND) for undo in step.undos)
+"""Every activity that undoes a step."""
 SKIPPABLE: Final = frozenset(undo for step in STORY if step not in (PLACE, SCHEDULE) for undo in step.undos)
 """The undos that a person may let be skipped when they can never work. What undoes the first step ends the order
 in Orders: without it the order would be live for ever. Without that of the shopping robots would go on with it."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -31,6 +30,7 @@ from api.grpc.stores import StoresService
 from api.grpc.tracing import TraceInterceptor
 from kernel.errors import Misconfigured
 from mallbots.settings import Settings
+from mallbots.tls import Renewing
 
 GRACE: Final = 3.0
 """Seconds that calls may still take when the server stops."""
@@ -133,19 +133,24 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     certificate, key, client_ca = settings.grpc_tls_certificate, settings.grpc_tls_key, settings.grpc_tls_client_ca
     if certificate is None and key is None and client_ca is None:
         return None
-    if certificate is None or key is None:
-        raise Misconfigured("gRPC by TLS needs both MALLBOTS_GRPC_TLS_CERTIFICATE and MALLBOTS_GRPC_TLS_KEY")
-    pair = (_pem(key), _pem(certificate))
-    if client_ca is None:
-        return grpc.ssl_server_credentials([pair])
-    return grpc.ssl_server_credentials([pair], root_certificates=_pem(client_ca), require_client_auth=True)
 
+    def make() -> grpc.ServerCertificateConfiguration:
+        pair = settings.pem_pair("grpc_tls_certificate", "grpc_tls_key")
+        if pair is None:
+            raise Misconfigured(
+                "MALLBOTS_GRPC_TLS_CLIENT_CA needs MALLBOTS_GRPC_TLS_CERTIFICATE, which is not set"
+            )
+        return grpc.ssl_server_certificate_configuration([pair[::-1]], settings.pem("grpc_tls_client_ca"))
 
-def _pem(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Misconfigured(f"{path} can not be read: {error.strerror}") from error
-    if b"-----BEGIN " not in content:
-        raise Misconfigured(f"{path} holds no PEM")
-    return content
+    renewing = Renewing(make, certificate, key, client_ca)
+
+    def renewed() -> grpc.ServerCertificateConfiguration:
+        renewing.renew()
+        return renewing.made
+
+    return grpc.dynamic_ssl_server_credentials(
+        # Asked at every connection.
+        renewing.made,
+        renewed,
+        require_client_authentication=client_ca is not None,
+    )

@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi.sse import format_sse_event
 
 from api.kiosk.schemas import OrderEvent
+from api.metrics import following
 from api.services import Services
 from domains.orders.messages import LAST
 from domains.orders.service import stream_of
@@ -47,7 +48,7 @@ class OrderEvents:
         time = asyncio.get_running_loop().time
         yield format_sse_event(retry=RECONNECT_AFTER_MS)
         told_at = time()
-        with self._hub.watching(stream_of(order_id)) as news:
+        with following("order"), self._hub.watching(stream_of(order_id)) as news:
             while not self._hub.stopping:
                 news.clear()
                 for event in await self._behind(order_id, version):

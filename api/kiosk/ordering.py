@@ -13,6 +13,7 @@ from api.services import Services
 from domains.orders.messages import LIVE, OrderAnswer, OrderView
 from kernel.errors import NotFound, OrderClosed, Unavailable
 from kernel.messages import Cancellation
+from kernel.order_context import about_order
 from kernel.wording import count, format_money
 from workflows.messages import OrderRequest, SagaAccount
 
@@ -42,11 +43,12 @@ class Ordering:
         """
         claim = await self._services.idempotency_keys.claim(kiosk, key, order)
         answer = None
-        if not claim.is_new:
-            # Orders remembers what Temporal may have forgotten.
-            answer = await self._services.orders.answer(claim.order_id)
-        if answer is None:
-            answer = await self._answer_of_saga(kiosk, claim.order_id, order)
+        with about_order(claim.order_id):
+            if not claim.is_new:
+                # Orders remembers what Temporal may have forgotten.
+                answer = await self._services.orders.answer(claim.order_id)
+            if answer is None:
+                answer = await self._answer_of_saga(kiosk, claim.order_id, order)
         return Placed(claim.order_id, answer, repeated=not claim.is_new)
 
     async def order(self, kiosk: str, order_id: UUID) -> Order:

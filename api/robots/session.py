@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from contextlib import AbstractContextManager
+from time import time_ns
 from typing import Final
 from uuid import UUID
 
 from api.generated.mallbots.automation.v1 import automation_pb2 as pb
-from api.robots import wire
+from api.robots import tracing, wire
 from api.robots.teller import Teller
 from domains.depot.messages import Duty, Glance, ListStatus, Recalled
 from domains.depot.service import Depot
@@ -42,6 +44,7 @@ class Session:
         self.ready_since: float | None = None
         self.rests = False
         self._known: _Known | None = None
+        self._trace: tracing.TraceContext = None
         self._closed = False
         self._depot = depot
         self._teller = teller
@@ -80,11 +83,14 @@ class Session:
                 case "ready":
                     await self._ready()
                 case "item":
-                    await self._item(message.item)
+                    with self._heard("item", about):
+                        await self._item(message.item)
                 case "finished":
-                    await self._finished(message.finished)
+                    with self._heard("finished", about):
+                        await self._finished(message.finished)
                 case "returned":
-                    await self._returned(message.returned)
+                    with self._heard("returned", about):
+                        await self._returned(message.returned)
                 case "break":
                     await self._break()
                 case _:
@@ -100,9 +106,10 @@ class Session:
     async def take(self) -> None:
         """Ask for a list, if the robot waits for one. Raises what `Depot.take_list` does."""
         if self.ready_since is not None and not self._closed:
+            began = time_ns()
             duty = await self._depot.take_list(self.robot)
             if duty is not None:
-                self._give(duty)
+                self._give(duty, began=began)
 
     def has_news(self, glance: Glance) -> bool:
         """Whether the robot does not know yet how it stands."""
@@ -189,16 +196,30 @@ class Session:
         getattr(accepted, "break").SetInParent()
         self._send(pb.ToRobot(accepted=accepted))
 
-    def _give(self, duty: Duty, *, is_new: bool = True, is_told: bool = False) -> None:
-        """Tell the robot what to do; `is_new` if it does not have the list, `is_told` if it has all of it."""
-        order_id = duty.held.order_id
+    def _heard(self, what: str, order_id: str) -> AbstractContextManager[None]:
+        """Around what the robot says of an order, in whose trace it is if it is that of its list."""
+        about = wire.read_order_id(order_id)
+        return tracing.heard(self.robot, what, about, self._trace if about == self.order_id else None)
+
+    def _give(self, duty: Duty, *, is_new: bool = True, is_told: bool = False, began: int | None = None) -> None:
+        """Tell the robot what to do; `is_new` if it does not have the list, `is_told` if it has all of it. It
+        `began` at that time, in nanoseconds, or now."""
         self._known = _known_of(duty)
+        self._trace = duty.trace_context
         self.ready_since = None
+        if is_told and duty.next == "pick":
+            self._tell(duty)
+            return
+        with tracing.told(self.robot, duty.next or "", duty.held.order_id, self._trace, began) as traceparent:
+            self._give_within(duty, traceparent, is_new=is_new)
+
+    def _give_within(self, duty: Duty, traceparent: str, *, is_new: bool) -> None:
+        order_id = duty.held.order_id
         if duty.next == "give_back":
             self._send(wire.recall(Recalled(order_id=order_id, reason=duty.reason or "", carried=duty.carried)))
             return
-        if is_new or (duty.next == "pick" and not is_told):
-            self._send(wire.shopping_list(duty.held))
+        if is_new or duty.next == "pick":
+            self._send(wire.shopping_list(duty.held, traceparent))
         if duty.next == "wait":
             self._send(wire.wait(order_id))
         if duty.next == "deliver":

@@ -6,8 +6,12 @@ Nothing is lost if it does not come to that: a step that was not told finds what
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Final
 from uuid import UUID
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
 
 from domains.depot.messages import Assignment, Progress, ShoppingResult
 from kernel.errors import Unavailable
@@ -18,6 +22,8 @@ _LONGEST_PAUSE: Final = 5.0
 _AT_ONCE: Final = 16
 
 _log = logging.getLogger(__name__)
+
+_tracer: Final = trace.get_tracer("mallbots.robots")
 
 Steps = Callable[[], Awaitable[ShoppingSteps]]
 """The waiting steps of the sagas; raises `Unavailable` while Temporal can not be reached."""
@@ -36,7 +42,8 @@ class Teller:
         """A robot has the list."""
 
         async def say(steps: ShoppingSteps) -> None:
-            await steps.assigned(order_id, round, Assignment(robot=robot))
+            with _told("depot.assign"):
+                await steps.assigned(order_id, round, Assignment(robot=robot))
 
         self._begin(("assigned", order_id, round), say)
 
@@ -44,7 +51,8 @@ class Teller:
         """The robot has reported everything, brought it, or lost the list."""
 
         async def say(steps: ShoppingSteps) -> None:
-            await steps.shopped(order_id, round, result)
+            with _told("depot.shop"):
+                await steps.shopped(order_id, round, result)
 
         self._begin(("shopped", order_id, round), say)
 
@@ -93,3 +101,7 @@ class Teller:
             _log.exception("a saga could not be told what a robot did")
         self._is_away = False
         return True
+
+
+def _told(activity: str) -> AbstractContextManager[Span]:
+    return _tracer.start_as_current_span(f"CompleteActivity:{activity}", kind=SpanKind.CLIENT)

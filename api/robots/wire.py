@@ -9,13 +9,13 @@ from kernel.errors import InvalidInput, MallError, Unavailable
 from kernel.messages import Pieces
 
 
-def shopping_list(view: ListView) -> pb.ToRobot:
+def shopping_list(view: ListView, traceparent: str) -> pb.ToRobot:
     """Shop this."""
     stops = [
         pb.Stop(number=number, store=stop.store, items=map(_item, stop.items))
         for number, stop in enumerate(view.stops, 1)
     ]
-    return pb.ToRobot(list=pb.ShoppingList(order_id=str(view.order_id), stops=stops))
+    return pb.ToRobot(list=pb.ShoppingList(order_id=str(view.order_id), stops=stops, traceparent=traceparent))
 
 
 def deliver(order_id: UUID) -> pb.ToRobot:

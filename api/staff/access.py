@@ -1,7 +1,7 @@
 """Who may come in to the staff gateway, and what for."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 from urllib.parse import quote
 
 from fastapi import Depends, HTTPException, Request
@@ -11,9 +11,12 @@ from starlette.requests import HTTPConnection
 from api.access import Action, Principal
 from api.credentials import SESSION, bearer_key, check_origin, read_cookie
 from api.endpoints import ServicesDependency
-from api.services import Services
-from api.staff.acts import REFUSALS, subject_of
+from api.keys import ApiKeys
+from api.staff.accounts import Accounts
+from api.staff.acts import REFUSALS, Acts, subject_of
+from api.staff.remembered import Remembered
 from kernel.errors import Forbidden, Unauthenticated
+from mallbots.settings import Settings
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -29,10 +32,22 @@ _cookie = APIKeyCookie(
 )
 
 
-async def whoever_asks(connection: HTTPConnection, found: Services, *, to_follow: bool = False) -> Principal:
+class Doorkeeper(Protocol):
+    """What it takes to know who comes in."""
+
+    settings: Settings
+    service_keys: ApiKeys
+    known_services: Remembered
+    accounts: Accounts
+    acts: Acts
+
+
+async def whoever_asks(
+    connection: HTTPConnection, found: Doorkeeper, *, to_follow: bool = False, trusted: str | None = None
+) -> Principal:
     """The service whose key came, else whoever signed in. Raises `Unauthenticated`, and `Forbidden` for what comes
     with a session but from another site, which is noted. Hundreds may come at once `to_follow` events: of them, a
-    key that was looked up a moment ago is believed."""
+    key that was looked up a moment ago is believed. A session may come from pages of the origin `trusted`, too."""
     key = bearer_key(connection)
     if key is not None:
         keys = found.known_services if to_follow else found.service_keys
@@ -42,7 +57,7 @@ async def whoever_asks(connection: HTTPConnection, found: Services, *, to_follow
         raise Unauthenticated("sign in at /sign-in, or send a service's key as `Authorization: Bearer KEY`")
     who = await found.accounts.sessions.principal(session, again=to_follow)
     try:
-        check_origin(connection, found.settings)
+        check_origin(connection, found.settings, trusted=trusted)
     except Forbidden as refusal:
         await found.acts.note(who.name, "come from another site", None, refusal.message, "refused")
         raise
@@ -54,7 +69,7 @@ async def whose(
     principal_of: Callable[[str], Awaitable[Principal]],
     gateway: str,
     connection: HTTPConnection,
-    found: Services,
+    found: Doorkeeper,
 ) -> Principal:
     """Whom a key is of that came to this gateway. Raises `Unauthenticated`, which is noted."""
     try:

@@ -15,6 +15,7 @@ from api.closing import close_for
 from api.endpoints import ServicesDependency
 from api.live.hub import TooSlow
 from api.live.messages import Hello, PositionMessage
+from api.metrics import following
 from api.services import Services
 from api.staff.access import whoever_asks
 from events.consumer import DOMAINS
@@ -78,7 +79,8 @@ async def follow_events(websocket: WebSocket, mall: ServicesDependency) -> None:
     listening = asyncio.create_task(_until_gone(websocket))
     tasks = (delivering, watching, listening)
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        with following("websocket"):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         errors = [task.exception() for task in (delivering, watching) if task.done()]
         error = next((error for error in errors if error and not isinstance(error, WebSocketDisconnect)), None)
         if error is not None:

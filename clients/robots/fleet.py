@@ -3,11 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from clients.robots.bot import Bot, Habits, Sight
 from clients.robots.line import Gateway
-from kernel.errors import Misconfigured
 from mallbots.kept_keys import install_keys
 from mallbots.settings import Settings
 
@@ -48,18 +46,7 @@ async def run_robots(
 
 
 def gateway_of(settings: Settings) -> Gateway:
-    """The robots' gateway of the settings. Raises `Misconfigured` if a certificate or key cannot be read."""
+    """The robots' gateway of the settings. Raises `Misconfigured` if a certificate or key is no good."""
 
-    def pem(setting: str) -> bytes | None:
-        file: Path | None = getattr(settings, setting)
-        try:
-            return None if file is None else file.read_bytes()
-        except OSError as error:
-            raise Misconfigured(f"MALLBOTS_{setting.upper()} cannot be read: {error}") from error
-
-    return Gateway(
-        settings.grpc_address,
-        pem("grpc_tls_ca"),
-        pem("grpc_tls_client_certificate"),
-        pem("grpc_tls_client_key"),
-    )
+    own = settings.pem_pair("grpc_tls_client_certificate", "grpc_tls_client_key", needs="grpc_tls_ca")
+    return Gateway(settings.grpc_address, settings.pem("grpc_tls_ca"), *(own or (None, None)))

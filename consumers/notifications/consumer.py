@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final, get_args
 from uuid import UUID
 
+from opentelemetry import propagate
 from pydantic_core import to_json
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -68,8 +69,10 @@ _ORDER: Final = text(
     " WHERE order_id = :order_id"
 )
 _ADD: Final = text(
-    "INSERT INTO notifications.notifications (id, kind, order_id, customer, kiosk, pickup_code, text, created_at)"
-    " VALUES (:id, :kind, :order_id, :customer, :kiosk, :pickup_code, :text, :created_at) ON CONFLICT DO NOTHING"
+    "INSERT INTO notifications.notifications"
+    " (id, kind, order_id, customer, kiosk, pickup_code, text, created_at, trace_context)"
+    " VALUES (:id, :kind, :order_id, :customer, :kiosk, :pickup_code, :text, :created_at,"
+    " CAST(:trace_context AS jsonb)) ON CONFLICT DO NOTHING"
 )
 
 
@@ -123,12 +126,15 @@ async def _write(connection: AsyncConnection, event: RecordedEvent, happened: To
     if news is None:
         return
     kind, sentence = news
+    trace_context: dict[str, str] = {}
+    propagate.inject(trace_context)
     values = {
         **order.model_dump(include={"order_id", "customer", "kiosk", "pickup_code"}),
         "id": event.id,
         "kind": kind,
         "text": sentence,
         "created_at": event.recorded_at,
+        "trace_context": to_json(trace_context).decode() if trace_context else None,
     }
     await connection.execute(_ADD, values)
     await connection.execute(WAKE_SENDERS)

@@ -50,7 +50,7 @@ class NotificationRow(SQLModel, table=True):
 
     It is tried when it is pending and due; whoever tries it first moves `due_at` to when it may be tried by
     another, so that no two try it at once. `handed_out_at` is when its job was last known to be on the work queue,
-    `resends` how often somebody sent it again.
+    `resends` how often somebody sent it again, `trace_context` the trace of the event that it tells of.
     """
 
     __tablename__ = "notifications"
@@ -78,6 +78,7 @@ class NotificationRow(SQLModel, table=True):
     handed_out_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     sent_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     error: str | None = None
+    trace_context: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
 
 
 CONSUMERS: Final = consumer_tables(SCHEMA)

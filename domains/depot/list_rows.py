@@ -31,7 +31,9 @@ _LEFT_TO_OTHERS: Final = 10.0
 
 _LIST = (
     "SELECT order_id, status, robot, released_at, assign_round, shop_round, amended, reason, returned_at,"
-    " changed_at FROM depot.shopping_lists"
+    " changed_at, (SELECT trace_context FROM depot.events"
+    "  WHERE stream = 'list-' || shopping_lists.order_id AND version = 1) AS trace_context"
+    " FROM depot.shopping_lists"
 )
 _IS_HELD = "status IN ('assigned', 'collected')"
 _IS_DUTY = f"({_IS_HELD} OR (status = 'cancelled' AND returned_at IS NULL))"
@@ -56,6 +58,10 @@ _IS_FOR_OTHERS = (
 _OLDEST_RELEASED = text(
     f"{_LIST} WHERE status = 'released' AND ({_IS_FOR_OTHERS}) IS NOT TRUE"
     " ORDER BY released_at, order_id LIMIT 1 FOR UPDATE SKIP LOCKED"
+)
+_UNDER_WAY: Final[tuple[ListStatus, ...]] = ("scheduled", "released", "assigned", "collected")
+_HOW_MANY = text(
+    "SELECT status, count(*) AS lists FROM depot.shopping_lists WHERE status = ANY(:statuses) GROUP BY status"
 )
 _WAITING = text(
     "SELECT count(*) FROM (SELECT FROM depot.shopping_lists WHERE status = 'released' LIMIT :most) AS w"
@@ -111,7 +117,7 @@ _GLANCES = text(
     "  coalesce(sum(picked), 0) AS picked, coalesce(sum(missing), 0) AS missing"
     "  FROM depot.shopping_list_items AS items WHERE items.order_id = shopping_lists.order_id) AS pieces"
     " CROSS JOIN LATERAL (SELECT max(version) AS version, max(recorded_at) FILTER (WHERE type = ANY(:entries))"
-    "  AS since FROM depot.events WHERE stream = 'list-' || shopping_lists.order_id) AS told"
+    "  AS since FROM depot.all_events WHERE stream = 'list-' || shopping_lists.order_id) AS told"
     " WHERE order_id = ANY(:order_ids) AND pieces IS NOT NULL"
 ).bindparams(bindparam("order_ids", type_=ARRAY(PG_UUID)))
 _ENTRIES = [event.__name__ for event in (ShoppingListScheduled, ShoppingListReleased, ShoppingListAssigned)]
@@ -171,6 +177,12 @@ async def untaken(connection: AsyncConnection, seconds: float) -> Untaken | None
     """The lists that wait for a robot for longer than so many seconds."""
     row = (await connection.execute(_UNTAKEN, {"seconds": seconds})).mappings().first()
     return None if row is None else Untaken.model_validate(dict(row))
+
+
+async def how_many(connection: AsyncConnection) -> dict[ListStatus, int]:
+    """How many lists there are in each state, of those that are not shopped yet."""
+    rows = await connection.execute(_HOW_MANY, {"statuses": list(_UNDER_WAY)})
+    return dict.fromkeys(_UNDER_WAY, 0) | {row.status: row.lists for row in rows}
 
 
 async def newest(

@@ -191,7 +191,7 @@ class Duty(Message):
     is done with it.
 
     `assign_round` and `shop_round` are the saga's steps that wait, or did; `result` is what the latter is to be
-    told. `amended` counts the words on missing items.
+    told. `amended` counts the words on missing items. `trace_context` is that of the order.
     """
 
     held: ListView
@@ -202,6 +202,7 @@ class Duty(Message):
     assign_round: int | None = None
     shop_round: int | None = None
     result: ShoppingResult | None = None
+    trace_context: dict[str, str] | None = None
 
 
 class Glance(Message):

@@ -72,6 +72,7 @@ class ShoppingList(Message):
     returned_at: AwareDatetime | None
     changed_at: AwareDatetime
     items: list[ListItem]
+    trace_context: dict[str, str] | None = None
 
     @property
     def holder(self) -> str | None:
@@ -159,6 +160,7 @@ class ShoppingList(Message):
             assign_round=self.assign_round,
             shop_round=self.shop_round,
             result=self.result(),
+            trace_context=self.trace_context,
         )
 
     def recalled(self, robot: str) -> Recalled:

@@ -430,6 +430,11 @@ class Depot:
         async with self._database.transaction() as connection:
             return await list_rows.untaken(connection, seconds)
 
+    async def how_many(self) -> dict[ListStatus, int]:
+        """How many shopping lists there are in each state, of those that are not shopped yet."""
+        async with self._database.transaction() as connection:
+            return await list_rows.how_many(connection)
+
     async def robots(self) -> list[RobotView]:
         """All robots, by name."""
         async with self._database.transaction() as connection:

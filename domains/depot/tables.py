@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, DateTime, Index, func, text
 from sqlmodel import Field, SQLModel
 
 from events.store import EventRow, event_table_args
-from events.tables import consumer_tables, relay_tables
+from events.tables import archive_tables, consumer_tables, relay_tables
 from kernel.messages import DomainName
 
 SCHEMA: Final[DomainName] = "depot"
@@ -147,5 +147,6 @@ class ProductCopyRow(SQLModel, table=True):
     name: str
 
 
+ARCHIVE = archive_tables(SCHEMA)
 RELAY = relay_tables(SCHEMA)
 CONSUMERS = consumer_tables(SCHEMA)

@@ -64,9 +64,12 @@ _SUMMARIES: Final = (
 _LIVE = text(
     "SELECT id AS order_id, kiosk, customer, status, currency, total_cents, pickup_code, placed_at,"
     " orders.version, entered.recorded_at AS since FROM orders.orders CROSS JOIN LATERAL"
-    " (SELECT recorded_at FROM orders.events WHERE stream = 'order-' || orders.id AND type = ANY(:entries)"
-    "  ORDER BY events.version DESC LIMIT 1) AS entered"
+    " (SELECT recorded_at FROM orders.all_events WHERE stream = 'order-' || orders.id AND type = ANY(:entries)"
+    "  ORDER BY all_events.version DESC LIMIT 1) AS entered"
     " WHERE status = ANY(:statuses) ORDER BY id"
+)
+_HOW_MANY = text(
+    "SELECT status, count(*) AS orders FROM orders.orders WHERE status = ANY(:statuses) GROUP BY status"
 )
 _ENTRIES: Final = [event.__name__ for event in (OrderPlaced, OrderApproved, OrderReadied)]
 
@@ -201,6 +204,12 @@ class Orders:
         async with self._database.transaction() as connection:
             found = await connection.execute(_LIVE, {"statuses": list(LIVE), "entries": _ENTRIES})
             return [LiveOrder.model_validate(dict(row)) for row in found.mappings()]
+
+    async def how_many(self) -> dict[OrderStatus, int]:
+        """How many orders there are in each state, of those that have not ended."""
+        async with self._database.transaction() as connection:
+            found = await connection.execute(_HOW_MANY, {"statuses": list(LIVE)})
+            return dict.fromkeys(LIVE, 0) | {row.status: row.orders for row in found}
 
     async def _load(self, order_id: UUID) -> Order:
         async with self._database.transaction() as connection:

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, DateTime, Index, func, literal_column, text
 from sqlmodel import Field, SQLModel
 
 from events.store import EventRow, event_table_args
-from events.tables import consumer_tables, relay_tables
+from events.tables import archive_tables, consumer_tables, relay_tables
 from kernel.messages import DomainName
 
 SCHEMA: Final[DomainName] = "orders"
@@ -70,5 +70,6 @@ class ProductCopyRow(SQLModel, table=True):
     name: str
 
 
+ARCHIVE = archive_tables(SCHEMA)
 RELAY = relay_tables(SCHEMA)
 CONSUMERS = consumer_tables(SCHEMA)

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, DateTime, Index, false, func
 from sqlmodel import Field, SQLModel
 
 from events.store import EventRow, event_table_args
-from events.tables import relay_tables
+from events.tables import archive_tables, relay_tables
 from kernel.messages import DomainName
 
 SCHEMA: Final[DomainName] = "payments"
@@ -82,4 +82,5 @@ class StripeIntentRow(SQLModel, table=True):
     currency: str
 
 
+ARCHIVE = archive_tables(SCHEMA)
 RELAY = relay_tables(SCHEMA)

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
 from events.store import EventRow, event_table_args
-from events.tables import consumer_tables, relay_tables
+from events.tables import archive_tables, consumer_tables, relay_tables
 from kernel.messages import DomainName
 
 SCHEMA: Final[DomainName] = "stores"
@@ -169,5 +169,6 @@ class ReceiptRow(SQLModel, table=True):
     )
 
 
+ARCHIVE = archive_tables(SCHEMA)
 RELAY = relay_tables(SCHEMA)
 CONSUMERS = consumer_tables(SCHEMA)

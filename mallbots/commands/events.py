@@ -2,21 +2,26 @@
 
 import asyncio
 import json
+from collections import Counter
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
+from rich.filesize import decimal
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kernel.errors import Unavailable
+from kernel.messages import DomainName
 from mallbots.console import MallConsole, complain
-from mallbots.options import DEFAULT_DATA_DIR, DataDir
+from mallbots.options import DEFAULT_DATA_DIR, DataDir, Publisher
 from mallbots.settings import Settings
 
 if TYPE_CHECKING:
-    from consumers.watch import Progress
+    from consumers.watch import Progress as HowFar
     from events.dead_letters import DeadLetter
     from events.recorded import RecordedEvent
 
@@ -121,6 +126,70 @@ def retry(
     raise typer.Exit(1 if retried.failed or retried.not_taken else 0)
 
 
+@app.command()
+def archive(
+    *,
+    keep_months: Annotated[
+        int, typer.Option(min=1, help="How many whole months stay in the table, besides the current one.")
+    ] = 3,
+    domain: Annotated[
+        list[Publisher] | None, typer.Option(help="Only the events of this domain; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to move.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Move old events out of the domains' busy tables into the archive, where each month has a partition.
+
+    Whoever reads events finds them there, too; nothing is deleted. It works beside everything else, may be stopped
+    at any time, and goes on when it is called again. Only what is published is moved.
+    """
+    settings = Settings.load(data_dir)
+    console = MallConsole()
+    table = Table("Domain", "Month", "Events to move" if dry_run else "Events moved", "Size of the month")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    stay = []
+    for name in [one.value for one in domain or Publisher]:
+        moved, sizes, events_size = asyncio.run(_archive(console, settings, name, keep_months, dry_run))
+        for month, number in moved.items():
+            table.add_row(name, f"{month:%Y-%m}", f"{number:,}", sizes.get(month, ""))
+        stay.append(f"{name} {events_size}")
+    console.print(table)
+    console.say(f"the tables that are written to: {', '.join(stay)}; autovacuum makes room in them")
+
+
+async def _archive(
+    console: MallConsole, settings: Settings, domain: DomainName, keep_months: int, dry_run: bool
+) -> tuple[dict[datetime, int], dict[datetime, str], str]:
+    """How many events moved, or would, by month; how large their months and the table are then."""
+    from events.archive import Archive, Months, first_kept, partition_of
+    from kernel.database import Database
+    from kernel.ids import now
+
+    before = first_kept(now(), keep_months)
+    # To count may take a while where the table is large.
+    database = Database(domain, settings.database_url(domain), pool_size=1, statement_timeout=600)
+    columns = (TextColumn(f"archiving {domain}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        events = Archive(domain, database)
+        moved: Counter[datetime] = Counter(await events.waiting(before))
+        if moved and not dry_run:
+            with Progress(*columns, console=console) as progress:
+                task = progress.add_task(domain, total=moved.total())
+                moved.clear()
+
+                def tell(months: Months) -> None:
+                    moved.update(months)
+                    progress.update(task, completed=moved.total())
+
+                await events.move(before, tell)
+        sizes = await events.sizes()
+    finally:
+        await database.close()
+    of_months = {month: decimal(sizes.partitions.get(partition_of(month), 0)) for month in moved}
+    return dict(moved), of_months, decimal(sizes.events)
+
+
 async def _tail(settings: Settings, order: UUID | None, event_type: str | None, after: int | None) -> None:
     from mallbots.event_views import tail as follow
 
@@ -143,7 +212,7 @@ def _line(event: "RecordedEvent") -> str:
     )
 
 
-def _progress(progress: "Progress", letters: "list[DeadLetter]") -> list[str]:
+def _progress(progress: "HowFar", letters: "list[DeadLetter]") -> list[str]:
     dead = sum(
         letter.consumer == progress.reader and f".{progress.domain}." in letter.subject for letter in letters
     )

@@ -72,11 +72,13 @@ def robot_command(
     habits = Habits(speed=speed, missing=missing, drop=drop, vanish=vanish, seed=seed)
     console = MallConsole()
     if not console.is_terminal:
-        run_process(settings, run_robots(settings, count=count, prefix=prefix, tokens=token or [], habits=habits))
+        robots = run_robots(settings, count=count, prefix=prefix, tokens=token or [], habits=habits)
+        run_process(settings, "robots", robots)
         return
     with RobotTable(console) as table:
         run_process(
             settings,
+            "robots",
             run_robots(
                 settings,
                 count=count,

@@ -1,5 +1,6 @@
 """The schemas of all databases and how they change: one folder of Alembic revisions for each."""
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from kernel.database import connect
 from kernel.errors import Unavailable
 from mallbots.settings import DATABASES, DatabaseName, Settings
 
@@ -30,7 +32,7 @@ async def migrate(settings: Settings) -> None:
 async def migrate_database(name: DatabaseName, url: str, *, anew: bool = False) -> None:
     """Bring one database to the newest revision of `name`; with `anew`, its schema is dropped first, in the same
     transaction. Raises `Unavailable` if it does not answer, or others kept its tables busy."""
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = create_async_engine(url, poolclass=NullPool, async_creator=partial(connect, name, url))
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade, name, anew)
@@ -42,6 +44,13 @@ async def migrate_database(name: DatabaseName, url: str, *, anew: bool = False) 
         raise
     finally:
         await engine.dispose()
+
+
+def newest_revisions() -> dict[str, str]:
+    """The newest revision of each schema that this program knows, such as `orders_0006`; later ones sort behind
+    it."""
+    numbers = {name: max(path.name[:4] for path in (HERE / name).glob("[0-9]*.py")) for name in DATABASES}
+    return {name: f"{name}_{number}" for name, number in numbers.items()}
 
 
 def alembic_config(name: DatabaseName) -> Config:

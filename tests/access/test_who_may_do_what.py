@@ -46,6 +46,7 @@ stuck.read           -       -       -       -       may     may
 stuck.mend           -       -       -       -       -       may
 access.manage        -       -       -       -       may     -
 acts.read            -       -       -       -       may     may
+payloads.read        -       -       -       -       -       may
 """
 ROLES, *LINES = (line.split() for line in TABLE.strip().splitlines())
 EXPECTED = {

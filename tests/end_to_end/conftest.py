@@ -16,17 +16,28 @@ from mallbots.kept_keys import read_keys
 from mallbots.settings import DatabaseName, Settings
 from mallbots.temporal import connect
 from tests.chromium import ARGUMENTS, HOW_TO_GET_ONE, find
+from tests.collector import Collector, a_collector
 from tests.end_to_end.browser import PATIENCE_MS, SHELF, Windows
-from tests.mall import Mall, a_mall
+from tests.mall import Mall, a_mall, free_ports
 
 Databases = Callable[[DatabaseName], Database]
 
 
 @pytest.fixture(scope="package")
-def mall() -> Iterator[Mall]:
+def collector() -> Iterator[Collector]:
+    """Where the mall sends traces, of requests whose callers ask for it."""
+    with a_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="package")
+def mall(collector: Collector) -> Iterator[Mall]:
     """The open mall. It gives up lost payment calls, slow answers and silent robots soon, so that tests need not
     wait long."""
     quick = {
+        "MALLBOTS_OTLP_ENDPOINT": collector.endpoint,
+        "MALLBOTS_TRACE_RATIO": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
         "MALLBOTS_SANDBOX_TIMEOUT": "0.3",
         "MALLBOTS_ANSWER_TIMEOUT": "2",
         "MALLBOTS_ROBOT_SILENCE": "3",
@@ -35,7 +46,8 @@ def mall() -> Iterator[Mall]:
         for name in os.environ:
             if name.startswith("MALLBOTS_"):
                 environment.delenv(name)
-        up = mall.open()
+        first, page = list(free_ports().values())[:2]
+        up = mall.open("--observe", MALLBOTS_METRICS_PORT=first, MALLBOTS_PROMETHEUS_PORT=page)
         yield mall
         up.terminate()
         assert up.wait(timeout=15) == 0, mall.output.read_text()

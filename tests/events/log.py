@@ -71,9 +71,9 @@ def relay(database: Database, nats_url: str) -> Any:
 
 
 async def recorded(database: Database) -> list[tuple[UUID, str, int]]:
-    """Every event of Depot's table: its id, stream and version."""
+    """Every event of Depot, archived or not: its id, stream and version."""
     async with database.transaction() as connection:
-        rows = await connection.execute(text("SELECT id, stream, version FROM depot.events"))
+        rows = await connection.execute(text("SELECT id, stream, version FROM depot.all_events"))
         return [(row.id, row.stream, row.version) for row in rows]
 
 
@@ -86,7 +86,7 @@ async def published(nats_url: str) -> list[RecordedEvent]:
 
 
 async def all_published(database: Database, nats_url: str, timeout: float = 20) -> list[RecordedEvent]:
-    """The stream once it has as many events as the table."""
+    """The stream once it has as many events as are recorded."""
     number = len(await recorded(database))
 
     async def are() -> bool:

@@ -55,7 +55,7 @@ async def test_a_cancellation_that_comes_together_with_the_refusal_of_nats_is_no
         asyncio.get_running_loop().call_soon(refuse)
         await asyncio.wait_for(refusal, 2)
 
-    monkeypatch.setattr("nats.connect", connect)
+    monkeypatch.setattr("nats.aio.client.Client.connect", connect)
     task = asyncio.create_task(work(fresh_database))
     try:
         ended, _ = await asyncio.wait([task], timeout=5)

@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from nats.js.api import RetentionPolicy, StoreCompression, StreamConfig
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from sqlalchemy import text
 
+from consumers.watch import Watch
 from events.log import EventLog
 from events.recorded import START, LogPosition
 from events.relay import Relay
@@ -37,8 +37,6 @@ from tests.events.log import (
 )
 from tests.nats import NatsServer, a_nats_server
 from tests.waiting import eventually
-
-Told = Callable[[str], dict[str, float]]
 
 
 async def test_an_event_whose_transaction_commits_late_is_not_skipped(
@@ -112,24 +110,24 @@ async def test_events_are_published_as_soon_as_they_are_committed(
 
 
 async def test_while_nats_is_away_events_wait_and_the_lag_shows_it(
-    fresh_database: Database,
-    own_nats: NatsServer,
-    metrics_told: Told,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    fresh_database: Database, own_nats: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("events.relay._TELL_LAG", 0.0)
+    watch = Watch(own_nats.url, lambda name: fresh_database)
     own_nats.kill()
     await write_many(fresh_database, streams=5, events=4)
     async with running(relay(fresh_database, own_nats.url)):
-        await eventually(lambda: metrics_told("mallbots.relay.backlog").get("depot") == 20)
-        assert metrics_told("mallbots.relay.lag")["depot"] > 0
         await eventually(lambda: "NATS does not answer" in caplog.text)
+        behind = await watch.relay("depot", None)
+        assert (behind.waiting, behind.seconds > 0) == (20, True)
         await own_nats.start()
         found = await all_published(fresh_database, own_nats.url)
         assert_once_and_in_order(found, await recorded(fresh_database))
-        await eventually(lambda: metrics_told("mallbots.relay.backlog")["depot"] == 0)
-        assert metrics_told("mallbots.relay.lag")["depot"] == 0
+
+        async def is_up_to_date() -> bool:
+            now = await watch.relay("depot", None)
+            return (now.waiting, now.seconds) == (0, 0.0)
+
+        await eventually(is_up_to_date)
 
 
 async def test_a_second_relay_stands_by_and_takes_over(

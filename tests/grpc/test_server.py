@@ -202,9 +202,25 @@ async def test_by_mutual_tls_clients_are_who_they_say_too(
         assert await stores_by_tls(address, bea, ca=ours, shown=ours) is StatusCode.UNAVAILABLE
 
 
+async def test_a_renewed_certificate_is_shown_without_a_restart(
+    mall: Mall, bea: str, ours: Identity, robots_own: Identity, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "shown.pem", tmp_path / "shown.key"
+    certificate.write_bytes(ours.certificate.read_bytes())
+    key.write_bytes(ours.key.read_bytes())
+    async with serving(mall, grpc_tls_certificate=certificate, grpc_tls_key=key) as (address, _):
+        assert await stores_by_tls(address, bea, ca=ours) is StatusCode.OK
+        certificate.write_bytes(robots_own.certificate.read_bytes())
+        # Its key is not there yet: what was good is shown until it is.
+        assert await stores_by_tls(address, bea, ca=ours) is StatusCode.OK
+        key.write_bytes(robots_own.key.read_bytes())
+        assert await stores_by_tls(address, bea, ca=robots_own) is StatusCode.OK
+        assert await stores_by_tls(address, bea, ca=ours) is StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize("given", ["grpc_tls_certificate", "grpc_tls_key", "grpc_tls_client_ca"])
 async def test_half_of_tls_is_none(mall: Mall, ours: Identity, given: str) -> None:
-    with pytest.raises(Misconfigured, match="needs both"):
+    with pytest.raises(Misconfigured, match=f"MALLBOTS_{given.upper()} needs MALLBOTS_GRPC_TLS_"):
         async with serving(mall, **{given: ours.certificate}):
             pass
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mallbots/automation/v1/automation.proto\x12\x16mallbots.automation.v1\"\xfe\x02\n\tFromRobot\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.mallbots.automation.v1.HelloH\x00\x12.\n\x05ready\x18\x02 \x01(\x0b\x32\x1d.mallbots.automation.v1.ReadyH\x00\x12\x36\n\theartbeat\x18\x03 \x01(\x0b\x32!.mallbots.automation.v1.HeartbeatH\x00\x12\x32\n\x04item\x18\x04 \x01(\x0b\x32\".mallbots.automation.v1.ItemReportH\x00\x12\x34\n\x08\x66inished\x18\x05 \x01(\x0b\x32 .mallbots.automation.v1.FinishedH\x00\x12\x34\n\x08returned\x18\x06 \x01(\x0b\x32 .mallbots.automation.v1.ReturnedH\x00\x12.\n\x05\x62reak\x18\x07 \x01(\x0b\x32\x1d.mallbots.automation.v1.BreakH\x00\x42\t\n\x07message\"\xef\x03\n\x07ToRobot\x12\x32\n\x07welcome\x18\x01 \x01(\x0b\x32\x1f.mallbots.automation.v1.WelcomeH\x00\x12\x34\n\x04list\x18\x02 \x01(\x0b\x32$.mallbots.automation.v1.ShoppingListH\x00\x12=\n\ritem_accepted\x18\x03 \x01(\x0b\x32$.mallbots.automation.v1.ItemAcceptedH\x00\x12\x32\n\x07\x64\x65liver\x18\x04 \x01(\x0b\x32\x1f.mallbots.automation.v1.DeliverH\x00\x12,\n\x04wait\x18\x05 \x01(\x0b\x32\x1c.mallbots.automation.v1.WaitH\x00\x12\x30\n\x06recall\x18\x06 \x01(\x0b\x32\x1e.mallbots.automation.v1.RecallH\x00\x12\x34\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\x0b\x32 .mallbots.automation.v1.AcceptedH\x00\x12\x32\n\x07refused\x18\x08 \x01(\x0b\x32\x1f.mallbots.automation.v1.RefusedH\x00\x12\x32\n\x07goodbye\x18\t \x01(\x0b\x32\x1f.mallbots.automation.v1.GoodbyeH\x00\x42\t\n\x07message\"\x07\n\x05Hello\"\x07\n\x05Ready\"\x0b\n\tHeartbeat\"Z\n\nItemReport\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0c\n\x04stop\x18\x02 \x01(\x05\x12\x0b\n\x03sku\x18\x03 \x01(\t\x12\x0e\n\x06picked\x18\x04 \x01(\x05\x12\x0f\n\x07missing\x18\x05 \x01(\x05\"\x1c\n\x08\x46inished\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x1c\n\x08Returned\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x07\n\x05\x42reak\"Q\n\x07Welcome\x12\r\n\x05robot\x18\x01 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\x01\x12\x1c\n\x14silent_after_seconds\x18\x03 \x01(\x01\"M\n\x0cShoppingList\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12+\n\x05stops\x18\x02 \x03(\x0b\x32\x1c.mallbots.automation.v1.Stop\"R\n\x04Stop\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\r\n\x05store\x18\x02 \x01(\t\x12+\n\x05items\x18\x03 \x03(\x0b\x32\x1c.mallbots.automation.v1.Item\"f\n\x04Item\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\x12\x10\n\x08reported\x18\x04 \x01(\x08\x12\x0e\n\x06picked\x18\x05 \x01(\x05\x12\x0f\n\x07missing\x18\x06 \x01(\x05\";\n\x0cItemAccepted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0c\n\x04stop\x18\x02 \x01(\x05\x12\x0b\n\x03sku\x18\x03 \x01(\t\"\x1b\n\x07\x44\x65liver\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x18\n\x04Wait\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\\\n\x06Recall\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\x07\x63\x61rried\x18\x03 \x03(\x0b\x32\x1f.mallbots.automation.v1.Carried\"(\n\x07\x43\x61rried\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\"\xde\x01\n\x08\x41\x63\x63\x65pted\x12\x34\n\x08\x66inished\x18\x01 \x01(\x0b\x32 .mallbots.automation.v1.FinishedH\x00\x12\x34\n\x08returned\x18\x02 \x01(\x0b\x32 .mallbots.automation.v1.ReturnedH\x00\x12.\n\x05ready\x18\x03 \x01(\x0b\x32\x1d.mallbots.automation.v1.ReadyH\x00\x12.\n\x05\x62reak\x18\x04 \x01(\x0b\x32\x1d.mallbots.automation.v1.BreakH\x00\x42\x06\n\x04what\"I\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\x12\x10\n\x08order_id\x18\x04 \x01(\t\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2\\\n\nAutomation\x12N\n\x04Work\x12!.mallbots.automation.v1.FromRobot\x1a\x1f.mallbots.automation.v1.ToRobot(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mallbots/automation/v1/automation.proto\x12\x16mallbots.automation.v1\"\xfe\x02\n\tFromRobot\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.mallbots.automation.v1.HelloH\x00\x12.\n\x05ready\x18\x02 \x01(\x0b\x32\x1d.mallbots.automation.v1.ReadyH\x00\x12\x36\n\theartbeat\x18\x03 \x01(\x0b\x32!.mallbots.automation.v1.HeartbeatH\x00\x12\x32\n\x04item\x18\x04 \x01(\x0b\x32\".mallbots.automation.v1.ItemReportH\x00\x12\x34\n\x08\x66inished\x18\x05 \x01(\x0b\x32 .mallbots.automation.v1.FinishedH\x00\x12\x34\n\x08returned\x18\x06 \x01(\x0b\x32 .mallbots.automation.v1.ReturnedH\x00\x12.\n\x05\x62reak\x18\x07 \x01(\x0b\x32\x1d.mallbots.automation.v1.BreakH\x00\x42\t\n\x07message\"\xef\x03\n\x07ToRobot\x12\x32\n\x07welcome\x18\x01 \x01(\x0b\x32\x1f.mallbots.automation.v1.WelcomeH\x00\x12\x34\n\x04list\x18\x02 \x01(\x0b\x32$.mallbots.automation.v1.ShoppingListH\x00\x12=\n\ritem_accepted\x18\x03 \x01(\x0b\x32$.mallbots.automation.v1.ItemAcceptedH\x00\x12\x32\n\x07\x64\x65liver\x18\x04 \x01(\x0b\x32\x1f.mallbots.automation.v1.DeliverH\x00\x12,\n\x04wait\x18\x05 \x01(\x0b\x32\x1c.mallbots.automation.v1.WaitH\x00\x12\x30\n\x06recall\x18\x06 \x01(\x0b\x32\x1e.mallbots.automation.v1.RecallH\x00\x12\x34\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\x0b\x32 .mallbots.automation.v1.AcceptedH\x00\x12\x32\n\x07refused\x18\x08 \x01(\x0b\x32\x1f.mallbots.automation.v1.RefusedH\x00\x12\x32\n\x07goodbye\x18\t \x01(\x0b\x32\x1f.mallbots.automation.v1.GoodbyeH\x00\x42\t\n\x07message\"\x07\n\x05Hello\"\x07\n\x05Ready\"\x0b\n\tHeartbeat\"Z\n\nItemReport\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0c\n\x04stop\x18\x02 \x01(\x05\x12\x0b\n\x03sku\x18\x03 \x01(\t\x12\x0e\n\x06picked\x18\x04 \x01(\x05\x12\x0f\n\x07missing\x18\x05 \x01(\x05\"\x1c\n\x08\x46inished\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x1c\n\x08Returned\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x07\n\x05\x42reak\"Q\n\x07Welcome\x12\r\n\x05robot\x18\x01 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\x01\x12\x1c\n\x14silent_after_seconds\x18\x03 \x01(\x01\"b\n\x0cShoppingList\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12+\n\x05stops\x18\x02 \x03(\x0b\x32\x1c.mallbots.automation.v1.Stop\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"R\n\x04Stop\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\r\n\x05store\x18\x02 \x01(\t\x12+\n\x05items\x18\x03 \x03(\x0b\x32\x1c.mallbots.automation.v1.Item\"f\n\x04Item\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\x12\x10\n\x08reported\x18\x04 \x01(\x08\x12\x0e\n\x06picked\x18\x05 \x01(\x05\x12\x0f\n\x07missing\x18\x06 \x01(\x05\";\n\x0cItemAccepted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0c\n\x04stop\x18\x02 \x01(\x05\x12\x0b\n\x03sku\x18\x03 \x01(\t\"\x1b\n\x07\x44\x65liver\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x18\n\x04Wait\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\\\n\x06Recall\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\x07\x63\x61rried\x18\x03 \x03(\x0b\x32\x1f.mallbots.automation.v1.Carried\"(\n\x07\x43\x61rried\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\"\xde\x01\n\x08\x41\x63\x63\x65pted\x12\x34\n\x08\x66inished\x18\x01 \x01(\x0b\x32 .mallbots.automation.v1.FinishedH\x00\x12\x34\n\x08returned\x18\x02 \x01(\x0b\x32 .mallbots.automation.v1.ReturnedH\x00\x12.\n\x05ready\x18\x03 \x01(\x0b\x32\x1d.mallbots.automation.v1.ReadyH\x00\x12.\n\x05\x62reak\x18\x04 \x01(\x0b\x32\x1d.mallbots.automation.v1.BreakH\x00\x42\x06\n\x04what\"I\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\x12\x10\n\x08order_id\x18\x04 \x01(\t\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2\\\n\nAutomation\x12N\n\x04Work\x12!.mallbots.automation.v1.FromRobot\x1a\x1f.mallbots.automation.v1.ToRobot(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,27 +52,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WELCOME']._serialized_start=1142
   _globals['_WELCOME']._serialized_end=1223
   _globals['_SHOPPINGLIST']._serialized_start=1225
-  _globals['_SHOPPINGLIST']._serialized_end=1302
-  _globals['_STOP']._serialized_start=1304
-  _globals['_STOP']._serialized_end=1386
-  _globals['_ITEM']._serialized_start=1388
-  _globals['_ITEM']._serialized_end=1490
-  _globals['_ITEMACCEPTED']._serialized_start=1492
-  _globals['_ITEMACCEPTED']._serialized_end=1551
-  _globals['_DELIVER']._serialized_start=1553
-  _globals['_DELIVER']._serialized_end=1580
-  _globals['_WAIT']._serialized_start=1582
-  _globals['_WAIT']._serialized_end=1606
-  _globals['_RECALL']._serialized_start=1608
-  _globals['_RECALL']._serialized_end=1700
-  _globals['_CARRIED']._serialized_start=1702
-  _globals['_CARRIED']._serialized_end=1742
-  _globals['_ACCEPTED']._serialized_start=1745
-  _globals['_ACCEPTED']._serialized_end=1967
-  _globals['_REFUSED']._serialized_start=1969
-  _globals['_REFUSED']._serialized_end=2042
-  _globals['_GOODBYE']._serialized_start=2044
-  _globals['_GOODBYE']._serialized_end=2069
-  _globals['_AUTOMATION']._serialized_start=2071
-  _globals['_AUTOMATION']._serialized_end=2163
+  _globals['_SHOPPINGLIST']._serialized_end=1323
+  _globals['_STOP']._serialized_start=1325
+  _globals['_STOP']._serialized_end=1407
+  _globals['_ITEM']._serialized_start=1409
+  _globals['_ITEM']._serialized_end=1511
+  _globals['_ITEMACCEPTED']._serialized_start=1513
+  _globals['_ITEMACCEPTED']._serialized_end=1572
+  _globals['_DELIVER']._serialized_start=1574
+  _globals['_DELIVER']._serialized_end=1601
+  _globals['_WAIT']._serialized_start=1603
+  _globals['_WAIT']._serialized_end=1627
+  _globals['_RECALL']._serialized_start=1629
+  _globals['_RECALL']._serialized_end=1721
+  _globals['_CARRIED']._serialized_start=1723
+  _globals['_CARRIED']._serialized_end=1763
+  _globals['_ACCEPTED']._serialized_start=1766
+  _globals['_ACCEPTED']._serialized_end=1988
+  _globals['_REFUSED']._serialized_start=1990
+  _globals['_REFUSED']._serialized_end=2063
+  _globals['_GOODBYE']._serialized_start=2065
+  _globals['_GOODBYE']._serialized_end=2090
+  _globals['_AUTOMATION']._serialized_start=2092
+  _globals['_AUTOMATION']._serialized_end=2184
 # @@protoc_insertion_point(module_scope)

@@ -287,13 +287,17 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class ShoppingList(_message.Message):
-    """Shop this. Sent again whenever the list has changed, or the stream is new: items that were reported say how."""
+    """Shop this. Sent again whenever the list has changed, or the stream is new: items that were reported say how.
+    `traceparent` is the trace of its order (W3C Trace Context), for a robot that makes spans; empty if there is none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     STOPS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
+    traceparent: _builtins.str
     @_builtins.property
     def stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stop]: ...
     def __init__(
@@ -301,10 +305,11 @@ class ShoppingList(_message.Message):
         *,
         order_id: _builtins.str = ...,
         stops: _abc.Iterable[Global___Stop] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "stops", b"stops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "stops", b"stops", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
