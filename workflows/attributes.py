@@ -14,6 +14,6 @@ STUCK: Final = SearchAttributeKey.for_keyword("Stuck")
 """The activity that needs a person, while there is one; absent otherwise."""
 
 REASON: Final = SearchAttributeKey.for_keyword("Reason")
-"""Why the order ended otherwise than completed, in a word or two, as `payment_declined` or `cancelled by staff`."""
+"""Why the order did not end completed, in a word or two, as `payment_declined` or `cancelled by staff`."""
 
 ALL: Final = (ORDER_STATUS, KIOSK, CUSTOMER, TOTAL_CENTS, ROBOT, STUCK, REASON)

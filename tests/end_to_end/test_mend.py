@@ -181,12 +181,16 @@ class Books:
 
         await eventually(is_listed)
 
-    async def broken(self) -> dict[str, set[str]]:
-        """The promises on orders and workflows that the audit finds broken, by the order."""
-        found: dict[str, set[str]] = {}
-        for finding in (await audit(self.settings)).findings:
-            found.setdefault(finding.subject, set()).add(finding.promise)
-        return found
+    async def until_broken(self, expected: dict[UUID, set[str]]) -> None:
+        """Wait until the audit finds just these promises broken, for these orders."""
+
+        async def is_found() -> bool:
+            found: dict[str, set[str]] = {}
+            for finding in (await audit(self.settings)).findings:
+                found.setdefault(finding.subject, set()).add(finding.promise)
+            return found == {str(order_id): promises for order_id, promises in expected.items()}
+
+        await eventually(is_found)
 
     async def mend(self) -> dict[UUID, Act]:
         """What was mended, all of it."""
@@ -248,9 +252,8 @@ async def books(settings: Settings, sku: str | None = None) -> AsyncIterator[Boo
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two looks of the audit, soon after each other, are enough where nobody orders."""
-    monkeypatch.setattr("mallbots.audit.LOOKS", 2)
-    monkeypatch.setattr("mallbots.audit.BETWEEN_LOOKS", 0.2)
+    """One look of the audit is enough where nothing is under way."""
+    monkeypatch.setattr("mallbots.audit.LOOKS", 1)
 
 
 async def test_after_a_restore_to_an_older_database_every_order_is_named_and_mended(own: Settings) -> None:
@@ -265,16 +268,18 @@ async def test_after_a_restore_to_an_older_database_every_order_is_named_and_men
         await mall.bring(brought)
         new, over = await mall.order(), await mall.order()
         await mall.cancel(over)
-        assert await mall.broken() == {}
+        await mall.until_broken({})
 
     async with books(on_database(own, f"{name}_older"), mall.sku) as mall:
-        assert await mall.broken() == {
-            str(handed_over): {WORKFLOW_OF_ORDER, ORDER_OF_WORKFLOW},
-            str(cancelled): {WORKFLOW_OF_ORDER, ORDER_OF_WORKFLOW},
-            str(brought): {ORDER_OF_WORKFLOW},
-            str(new): {ORDER_OF_WORKFLOW},
-            str(over): {ORDER_OF_WORKFLOW},
-        }
+        await mall.until_broken(
+            {
+                handed_over: {WORKFLOW_OF_ORDER, ORDER_OF_WORKFLOW},
+                cancelled: {WORKFLOW_OF_ORDER, ORDER_OF_WORKFLOW},
+                brought: {ORDER_OF_WORKFLOW},
+                new: {ORDER_OF_WORKFLOW},
+                over: {ORDER_OF_WORKFLOW},
+            }
+        )
         assert await mall.mend() == {
             handed_over: "repeat",
             cancelled: "repeat_and_cancel",
@@ -291,7 +296,7 @@ async def test_after_a_restore_to_an_older_database_every_order_is_named_and_men
         statuses = [await mall.status(one) for one in (handed_over, cancelled, brought, new, untouched)]
         assert statuses == ["completed", "cancelled", "completed", "approved", "approved"]
         # Only its workflow remembers it.
-        assert await mall.broken() == {str(over): {ORDER_OF_WORKFLOW}}
+        await mall.until_broken({over: {ORDER_OF_WORKFLOW}})
 
 
 async def test_after_a_restore_to_an_older_temporal_every_order_is_named_and_mended(own: Settings) -> None:
@@ -309,14 +314,16 @@ async def test_after_a_restore_to_an_older_temporal_every_order_is_named_and_men
         await mall.hand_over_in_the_database(completed, None)
         await mall.hand_over_in_the_database(paid_in_cash, CashPayment(tendered_cents=1000))
 
-        assert await mall.broken() == {
-            str(lost): {WORKFLOW_OF_ORDER},
-            str(adjusted): {WORKFLOW_OF_ORDER},
-            str(unanswered.order_id): {WORKFLOW_OF_ORDER},
-            str(undone): {ORDER_OF_WORKFLOW},
-            str(completed): {ORDER_OF_WORKFLOW},
-            str(paid_in_cash): {ORDER_OF_WORKFLOW},
-        }
+        await mall.until_broken(
+            {
+                lost: {WORKFLOW_OF_ORDER},
+                adjusted: {WORKFLOW_OF_ORDER},
+                unanswered.order_id: {WORKFLOW_OF_ORDER},
+                undone: {ORDER_OF_WORKFLOW},
+                completed: {ORDER_OF_WORKFLOW},
+                paid_in_cash: {ORDER_OF_WORKFLOW},
+            }
+        )
         assert await mall.mend() == {
             lost: "begin",
             adjusted: "begin_and_cancel",
@@ -336,4 +343,4 @@ async def test_after_a_restore_to_an_older_temporal_every_order_is_named_and_men
             "completed",
             "rejected",
         ]
-        assert await mall.broken() == {}
+        await mall.until_broken({})
