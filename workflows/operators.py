@@ -19,6 +19,7 @@ from temporalio.client import (
     Client,
     WorkflowExecution,
     WorkflowExecutionStatus,
+    WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowQueryRejectedError,
     WorkflowUpdateFailedError,
@@ -31,7 +32,7 @@ from kernel.errors import NotStuck, Unavailable
 from workflows.attributes import STUCK
 from workflows.client import RPC_TIMEOUT, as_mall_error, as_unavailable, last_failure, next_attempt
 from workflows.ids import workflow_id
-from workflows.messages import ActionAccount, RefundAccount, SagaAccount, SkipUndo
+from workflows.messages import ActionAccount, OrderOutcome, RefundAccount, SagaAccount, SkipUndo
 from workflows.order import OrderWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.steps import SKIPPABLE, STORY, UNDOS, WORKFLOW_QUEUE
@@ -147,7 +148,9 @@ class StuckSagas:
         `timeout`: what becomes of it decides. Raises `NotStuck`, `InvalidInput` if there is no reason or this undo
         may not be skipped, `Unavailable`.
         """
-        handle = self._client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order_id))
+        handle: WorkflowHandle[OrderWorkflow, OrderOutcome] = self._client.get_workflow_handle_for(
+            OrderWorkflow.run, workflow_id(order_id)
+        )
         try:
             update = await handle.start_update(
                 "skip_undo",

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
@@ -16,7 +16,7 @@ from tests.samples import line
 from tests.workflows.conftest import Domains, Story
 from workflows.attributes import ALL
 from workflows.ids import workflow_id
-from workflows.messages import OrderRequest
+from workflows.messages import OrderOutcome, OrderRequest
 from workflows.order import OrderWorkflow
 
 CUSTOMER, SKU = "Ada Lovelace", "dawn-shift-tea"
@@ -61,5 +61,7 @@ def a_story(server: WorkflowEnvironment, domains: Domains, client: Client) -> St
         payment=CardPayment(token="tok_approved"),
         currency="USD",
     )
-    handle = client.get_workflow_handle_for(OrderWorkflow.run, workflow_id(order.order_id))
+    handle: WorkflowHandle[OrderWorkflow, OrderOutcome] = client.get_workflow_handle_for(
+        OrderWorkflow.run, workflow_id(order.order_id)
+    )
     return Story(server, domains, order, handle)

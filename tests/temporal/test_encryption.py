@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from temporalio.api.common.v1 import Payload
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer
 
@@ -25,6 +25,7 @@ from tests.workflows.test_hand_over import CODE, hand_over
 from workflows.attributes import CUSTOMER as CUSTOMER_ATTRIBUTE
 from workflows.attributes import ORDER_STATUS
 from workflows.client import OrderSagas
+from workflows.messages import OrderOutcome
 from workflows.order import OrderWorkflow
 from workflows.refund import RefundWorkflow
 
@@ -133,7 +134,9 @@ async def test_an_order_outlives_the_keys_that_it_began_with(
         await begin(story, domains.client)
     for keys in (OLDER, f"{NEWER},{OLDER}"):
         async with at_work(settings_of(temporal_encryption_keys=keys)) as domains:
-            handle = domains.client.get_workflow_handle_for(OrderWorkflow.run, story.handle.id)
+            handle: WorkflowHandle[OrderWorkflow, OrderOutcome] = domains.client.get_workflow_handle_for(
+                OrderWorkflow.run, story.handle.id
+            )
             later = Story(server, domains, story.request, handle)
             if keys == OLDER:
                 await later.robot_takes()
