@@ -188,7 +188,9 @@ class RobotGateway(AutomationServicer):
     async def _watch(self) -> None:
         """Look what is new, at news and every few seconds."""
         try:
-            await asyncio.wait_for(self._news.wait(), _POLL)
+            # Not `asyncio.wait_for`: in Python 3.11 it loses a cancellation that comes together with news.
+            async with asyncio.timeout(_POLL):
+                await self._news.wait()
             # What comes meanwhile goes together.
             await asyncio.sleep(_TOGETHER)
         except TimeoutError:

@@ -11,6 +11,7 @@ import pytest
 from grpc import aio
 
 from api.generated.mallbots.automation.v1 import automation_pb2 as pb
+from api.robots.gateway import RobotGateway
 from domains.depot.messages import AmendList, AssignList, CancelShopping, ShopList
 from domains.depot.service import Depot
 from kernel.errors import Unavailable
@@ -435,3 +436,14 @@ async def test_a_robot_that_staff_let_rest_does_not_stand_in_the_way_of_the_othe
         order_id = await released(depot)
         await depot.resume("robot-1", "bea")
         assert (await first.hear("list")).order_id == str(order_id)
+
+
+async def test_a_gateway_that_is_stopped_at_the_moment_of_news_stops(gateways: Gateways) -> None:
+    gateway = RobotGateway(gateways.depot, gateways.database, gateways.steps.find, lambda context: "nobody")
+    running = asyncio.create_task(gateway.run())
+    await eventually(lambda: gateway._looked_at_all_at)
+    await eventually(lambda: not gateway._news.is_set())
+    gateway._news.set()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=5)
+    assert done == {running}
