@@ -200,6 +200,14 @@ class Natively:
         code = await self._run(tools, ("mallbots", *arguments), log, _COMMAND_WITHIN, stop_after)
         return code, log_tail(self._supervisor.log_dir / f"{log}.log")
 
+    def mount(self, file: Path) -> str:
+        """Where `tools` has a copy of a file."""
+        inside = f"/tmp/{file.name}"  # noqa: S108
+        target = self.places.path(self.services["tools"], inside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+        return inside
+
     def secret(self, name: str) -> str:
         """A secret as `tools` or a person sees it."""
         return self.places.text(self.services["tools"], (self._secrets / name).read_text())
@@ -335,8 +343,8 @@ async def use(mall: Natively, baskets: int) -> list[Checked]:
         hidden = await client.get("/metrics")
         check("metrics are not for the world", hidden.status_code == httpx.codes.NOT_FOUND, str(hidden))
 
-        await tool("the catalogue", "catalog", "import", str(CATALOG), "--stock", "1000")
-        code, said = await mall.tool("replay", str(BASKETS), "--count", str(baskets), "--out", _REPORT)
+        await tool("the catalogue", "catalog", "import", mall.mount(CATALOG), "--stock", "1000")
+        code, said = await mall.tool("replay", mall.mount(BASKETS), "--count", str(baskets), "--out", _REPORT)
         report = mall.places.path(mall.services["tools"], _REPORT)
         told = json.loads(report.read_text()) if code == 0 else {}
         seen = f"{told['approved']} approved, rejected: {told['rejected'] or 'none'}" if told else said
