@@ -216,11 +216,12 @@ async def test_a_consumer_that_is_stopped_and_started_neither_repeats_nor_misses
     dice = random.Random(5)
     async with running(relay(notebook.database, notebook.nats_url)):
         for number in range(6):
-            async with running(notebook.member().run(), write_many(notebook.database, streams=5, events=4)):
+            writing = asyncio.create_task(write_many(notebook.database, streams=5, events=4))
+            async with running(notebook.member().run()):
                 # It is stopped somewhere in the middle.
                 reached = number * 20 + dice.randrange(1, 20)
                 await eventually(lambda least=reached: notebook.has(least))  # type: ignore[misc]
-            await eventually(lambda: _written(notebook.database))
+            await writing
         async with running(notebook.member().run()):
             await eventually(notebook.is_complete)
 
@@ -410,10 +411,6 @@ def _relay_of_orders(notebook: Notebook) -> Any:
 
 async def _stream_has(nats_url: str, number: int) -> bool:
     return len(await published(nats_url)) == number
-
-
-async def _written(database: Database) -> bool:
-    return len(await recorded(database)) % 20 == 0
 
 
 async def _moved(notebook: Notebook) -> bool:
