@@ -169,7 +169,7 @@ def _reason(error: Exception, by_tls: bool) -> str:
         return "it does not speak TLS"
     if type(error) is nats.errors.Error:  # then its words are those of NATS
         return str(error).removeprefix("nats: ").strip("'")
-    if by_tls and isinstance(error, (ConnectionResetError, nats.errors.UnexpectedEOF)):
+    if by_tls and isinstance(error, (ConnectionResetError, BrokenPipeError, nats.errors.UnexpectedEOF)):
         return HUNG_UP
     return trouble(error) or type(error).__name__
 
