@@ -35,7 +35,7 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
 )
-_HANGS_UP: Final = (ConnectionResetError, asyncpg.ConnectionDoesNotExistError)
+_HANGS_UP: Final = (ConnectionResetError, BrokenPipeError, asyncpg.ConnectionDoesNotExistError)
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 
 
