@@ -13,8 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.messages import DomainName
 
-_SEGMENT: Final = 1 << 20
-"""So many transactions share a file of PostgreSQL's `pg_xact`: a new count begins with one of its own."""
 _EPOCH: Final = 1 << 32
 
 
@@ -38,9 +36,12 @@ class Numbering:
 
 def reset_command(last: int) -> str:
     """What to type so that a server gives only numbers behind this one: as the user of PostgreSQL, while it is
-    stopped."""
-    epoch, number = divmod((last // _SEGMENT + 1) * _SEGMENT, _EPOCH)
-    return f"pg_resetwal --epoch={epoch} --next-transaction-id={number or _SEGMENT} DATA_DIRECTORY"
+    stopped.
+
+    Only the epoch is set. The 32 bits below it are what rows carry: where these jump, PostgreSQL takes rows for
+    ones of the future, and its own catalogue is gone.
+    """
+    return f"pg_resetwal --epoch={last // _EPOCH + 1} DATA_DIRECTORY"
 
 
 async def numbering(connection: AsyncConnection, domain: DomainName) -> Numbering:

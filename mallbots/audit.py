@@ -130,7 +130,7 @@ async def _look_once(settings: Settings, client: Client) -> tuple[AuditReport, d
 
 def _findings(look: Look) -> Iterator[Finding]:
     for order_id, order in look.orders.items():
-        for promise, detail in _broken_by(order, look.provider_read):
+        for promise, detail in broken_by(order, look.provider_read):
             yield Finding(promise, str(order_id), detail)
     for workflow_id in look.strangers:
         yield Finding(ORDER_OF_WORKFLOW, workflow_id, "its id names no order")
@@ -150,7 +150,7 @@ def _findings(look: Look) -> Iterator[Finding]:
         yield Finding(LOGS, log, f"{detail}: `mallbots doctor` says how to mend it")
 
 
-def _broken_by(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
+def broken_by(order: Order, provider_read: bool) -> Iterator[tuple[str, str]]:
     """The promises that are broken for one order, and how. What the provider has is held against our books only if
     its own were read."""
     running = order.workflow == WorkflowExecutionStatus.RUNNING

@@ -63,6 +63,11 @@ class Order:
     shopping_list: str | None = None
 
     @property
+    def owes_refund(self) -> bool:
+        """Whether Orders says that more is given back than Payments has paid, and nobody is at it."""
+        return self.given_back_cents > self.refunded_cents and not self.is_refunding
+
+    @property
     def has_traces(self) -> bool:
         """Whether any domain but Orders, or the provider, knows of it. They are told after Orders."""
         return bool(self.reservation or self.payment or self.charges or self.shopping_list)

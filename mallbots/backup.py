@@ -103,7 +103,10 @@ def back_up(data_dir: Path, target: Path, tell: Tell) -> Path:
                     size=sum(path.stat().st_size for path in sources.values() if path.is_file()),
                 )
                 _pack(draft / "archive", manifest, sources, tell)
+            os.close(_create(target))  # which fails where something is, as a renaming does not
             (draft / "archive").rename(target)
+    except FileExistsError as error:
+        raise Conflict(f"{target} is there already, and is not overwritten: choose another name") from error
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(f"the backup could not be made: {error}") from error
     return target

@@ -7,12 +7,29 @@ from uuid import UUID, uuid4
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, ResetReapplyExcludeType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
-from temporalio.service import RPCError
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.service import RPCError, RPCStatusCode
 
 from domains.orders.messages import OrderAnswer
 from workflows.client import RPC_TIMEOUT, as_unavailable
 from workflows.ids import workflow_id
+
+
+async def status_of(client: Client, order_id: UUID) -> WorkflowExecutionStatus | None:
+    """That of the newest workflow of an order, by Temporal itself, not by its list; None if there is none. Raises
+    `Unavailable`."""
+    try:
+        description = await client.get_workflow_handle(workflow_id(order_id)).describe(rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return None
+        raise as_unavailable(error) from error
+    return description.status
 
 
 async def repeat_from_start(client: Client, order_id: UUID, *, reason: str) -> None:

@@ -207,7 +207,7 @@ class Order(Aggregate):
     @property
     def refunded_cents(self) -> int:
         """What was given back, or is being given back."""
-        return sum(refund.amount_cents for refund in self._refunds_that_count)
+        return sum(refund.amount_cents for refund in self.refunds_that_count)
 
     @property
     def view(self) -> OrderView | None:
@@ -248,7 +248,8 @@ class Order(Aggregate):
         return OrderAnswer(order_id=self.placed.order_id, currency=self.placed.currency, refusal=refusal)
 
     @property
-    def _refunds_that_count(self) -> list[OrderRefunded]:
+    def refunds_that_count(self) -> list[OrderRefunded]:
+        """Those that were not withdrawn, oldest first."""
         return [refund for refund_id, refund in self.refunds.items() if refund_id not in self.withdrawn]
 
     def _check_open(self, order_id: UUID) -> None:
@@ -288,7 +289,7 @@ class Order(Aggregate):
 
     def _not_refunded(self) -> list[PricedLine]:
         refunded: Counter[tuple[str, int]] = Counter()
-        for refund in self._refunds_that_count:
+        for refund in self.refunds_that_count:
             for line in refund.lines:
                 refunded[line.sku, line.unit_price_cents] += line.quantity
         left = []

@@ -24,6 +24,7 @@ from domains.orders.messages import (
     OrderApproved,
     OrderPlaced,
     OrderReadied,
+    OrderRefunded,
     OrderStatus,
     OrderSummary,
     OrderView,
@@ -145,6 +146,10 @@ class Orders:
         """Say what is given back, each refund once. Raises `Refused` (`not_refundable`)."""
         async with self._order(command.order_id) as order:
             return order.refund(command)
+
+    async def refunds(self, order_id: UUID) -> list[OrderRefunded]:
+        """The refunds of an order that were not withdrawn, oldest first."""
+        return (await self._load(order_id)).refunds_that_count
 
     async def withdraw_refund(self, command: WithdrawRefund) -> None:
         """The refund could not be paid. One that comes later is refused."""

@@ -18,17 +18,25 @@ from temporalio.client import Client
 
 from domains.depot.messages import Assignment, CancelShopping, ShopList
 from domains.depot.service import Depot
-from domains.orders.messages import CancelOrder, CompleteOrder
+from domains.orders.messages import CancelOrder, CompleteOrder, ExpireOrder, RefundOrder
 from domains.orders.service import Orders
-from domains.payments.messages import CapturePayment, CardPayment, CashPayment, PickupPayment, VoidPayment
+from domains.payments.messages import (
+    CapturePayment,
+    CardPayment,
+    CashPayment,
+    Payment,
+    PickupPayment,
+    VoidPayment,
+)
 from domains.payments.sandbox import Sandbox
 from domains.payments.service import Payments
 from domains.stores.messages import ConsumeStock, ReleaseStock
 from domains.stores.service import Stores
 from kernel.database import Database
-from kernel.ids import new_id
-from kernel.messages import Cancellation, OrderLine
-from mallbots.audit import ORDER_OF_WORKFLOW, WORKFLOW_OF_ORDER, audit
+from kernel.ids import new_id, now
+from kernel.messages import Cancellation, Expiry, OrderLine
+from mallbots.audit import LISTS, MONEY, ORDER_OF_WORKFLOW, STOCK, WORKFLOW_OF_ORDER, audit
+from mallbots.audit_look import Look, look_at
 from mallbots.mending import Act, Mended, mend
 from mallbots.migrations import migrate
 from mallbots.settings import DATABASES, Settings
@@ -68,17 +76,21 @@ class Books:
 
     async def order(self, *, at_pickup: bool = False) -> UUID:
         """An approved order of two pieces that waits for a robot."""
+        return await self.send(new_id(), PickupPayment() if at_pickup else CardPayment(token="tok_approved"))
+
+    async def send(self, order_id: UUID, payment: Payment) -> UUID:
+        """Order two pieces as a kiosk does, until the order is approved."""
         request = OrderRequest(
-            order_id=new_id(),
+            order_id=order_id,
             kiosk="kiosk-1",
-            customer=None,
+            customer="ada",
             lines=[OrderLine(sku=self.sku, quantity=2)],
-            payment=PickupPayment() if at_pickup else CardPayment(token="tok_approved"),
+            payment=payment,
             currency="USD",
         )
         assert await self.sagas.answer(request, summary="", timeout=WITHIN)
-        await self.until_listed(request.order_id, "OrderStatus = 'approved'")
-        return request.order_id
+        await self.until_listed(order_id, "OrderStatus = 'approved'")
+        return order_id
 
     async def ready_order(self, *, at_pickup: bool = False) -> UUID:
         """An order that waits at the desk."""
@@ -144,11 +156,10 @@ class Books:
         return view is not None and bool(view.missing)
 
     async def undo_in_the_database(self, order_id: UUID) -> None:
-        """What the saga would do, of which Temporal knows nothing."""
+        """What the saga would do before it ends the order, of which Temporal knows nothing."""
         await Depot(self.database).cancel(CancelShopping(order_id=order_id, reason="cancelled"))
         await self.payments.void(VoidPayment(order_id=order_id, reason="cancelled"))
         await Stores(self.database).release(ReleaseStock(order_id=order_id, reason="cancelled"))
-        await self.orders.cancel(CancelOrder(order=place(order_id), cancellation=GONE))
 
     async def hand_over_in_the_database(self, order_id: UUID, payment: CashPayment | None) -> None:
         """What the saga would do, of which Temporal knows nothing."""
@@ -302,15 +313,19 @@ async def test_after_a_restore_to_an_older_database_every_order_is_named_and_men
 async def test_after_a_restore_to_an_older_temporal_every_order_is_named_and_mended(own: Settings) -> None:
     async with books(own) as mall:
         lost, adjusted, undone = await mall.order(), await mall.order(), await mall.order()
+        lost_at_the_desk, expired = await mall.ready_order(), await mall.ready_order()
         completed, paid_in_cash = await mall.ready_order(), await mall.ready_order(at_pickup=True)
         await mall.shop(adjusted, missing=1)
         await mall.tell(adjusted, "shopping")
         await eventually(lambda: mall.has_adjusted(adjusted))
-        for order_id in (lost, adjusted):
+        for order_id in (lost, adjusted, lost_at_the_desk):
             await mall.forget_workflow(order_id)
         unanswered = place(None, OrderLine(sku=mall.sku, quantity=1))
         await mall.orders.place(unanswered)
         await mall.undo_in_the_database(undone)
+        await mall.orders.cancel(CancelOrder(order=place(undone), cancellation=GONE))
+        await mall.undo_in_the_database(expired)
+        await mall.orders.expire(ExpireOrder(order=place(expired), expiry=Expiry(pickup_until=now())))
         await mall.hand_over_in_the_database(completed, None)
         await mall.hand_over_in_the_database(paid_in_cash, CashPayment(tendered_cents=1000))
 
@@ -319,7 +334,9 @@ async def test_after_a_restore_to_an_older_temporal_every_order_is_named_and_men
                 lost: {WORKFLOW_OF_ORDER},
                 adjusted: {WORKFLOW_OF_ORDER},
                 unanswered.order_id: {WORKFLOW_OF_ORDER},
+                lost_at_the_desk: {WORKFLOW_OF_ORDER},
                 undone: {ORDER_OF_WORKFLOW},
+                expired: {ORDER_OF_WORKFLOW},
                 completed: {ORDER_OF_WORKFLOW},
                 paid_in_cash: {ORDER_OF_WORKFLOW},
             }
@@ -328,19 +345,88 @@ async def test_after_a_restore_to_an_older_temporal_every_order_is_named_and_men
             lost: "begin",
             adjusted: "begin_and_cancel",
             unanswered.order_id: "begin",
+            lost_at_the_desk: "begin",
             undone: "cancel",
+            expired: "cancel",
             completed: "hand_over",
             paid_in_cash: "hand_over",
         }
-        for order_id in (adjusted, unanswered.order_id, undone, completed, paid_in_cash):
+        await mall.until_listed(lost_at_the_desk, "OrderStatus = 'ready'")
+        await mall.hand_over(lost_at_the_desk)
+        for order_id in (adjusted, unanswered.order_id, undone, expired, completed, paid_in_cash):
             await mall.until_listed(order_id, "ExecutionStatus = 'Completed'")
-        everyone = (lost, adjusted, undone, completed, paid_in_cash, unanswered.order_id)
+        everyone = (lost, adjusted, undone, expired, completed, paid_in_cash, unanswered.order_id)
         assert [await mall.status(one) for one in everyone] == [
             "approved",
             "cancelled",
             "cancelled",
+            "expired",
             "completed",
             "completed",
             "rejected",
         ]
         await mall.until_broken({})
+
+
+async def test_what_a_lost_workflow_was_ending_comes_to_its_end_without_it(own: Settings) -> None:
+    async with books(own) as mall:
+        paid, left, half_undone = await mall.ready_order(), await mall.ready_order(), await mall.order()
+        carried, refunded = await mall.order(), await mall.ready_order()
+        for order_id in (paid, left):
+            await mall.payments.capture(CapturePayment(order_id=order_id, attempt=1))
+        await Stores(mall.database).consume(ConsumeStock(order_id=left))
+        await mall.undo_in_the_database(half_undone)
+        robot = await mall.shop(carried, missing=0)
+        await mall.payments.void(VoidPayment(order_id=carried, reason="cancelled"))
+        for order_id in (paid, left, half_undone, carried):
+            await mall.forget_workflow(order_id)
+        await mall.hand_over(refunded)
+        refund = RefundOrder(order_id=refunded, refund_id=new_id(), lines=None, by="bea")
+        await mall.orders.refund(refund)
+
+        await mall.until_broken(
+            {
+                paid: {WORKFLOW_OF_ORDER, MONEY},
+                left: {WORKFLOW_OF_ORDER, MONEY, STOCK},
+                half_undone: {WORKFLOW_OF_ORDER, MONEY, STOCK, LISTS},
+                carried: {WORKFLOW_OF_ORDER, MONEY},
+                refunded: {MONEY},
+            }
+        )
+        assert await mall.mend() == {
+            paid: "complete",
+            left: "complete",
+            half_undone: "undo",
+            carried: "undo",
+            refunded: "refund",
+        }
+        everyone = (paid, left, half_undone, carried, refunded)
+        ends = ["completed", "completed", "cancelled", "cancelled", "completed"]
+        assert [await mall.status(one) for one in everyone] == ends
+        await mall.until_broken({})
+        assert await mall.mend() == {}
+        taken_back = await Depot(mall.database).duty(robot)
+        assert taken_back is not None
+
+
+async def test_an_order_that_is_sent_again_before_it_is_mended_keeps_its_payment(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with books(own) as mall:
+        order = place(None, OrderLine(sku=mall.sku, quantity=2))
+        await mall.orders.place(order)
+        await mall.until_broken({order.order_id: {WORKFLOW_OF_ORDER}})
+
+        async def look_and_be_overtaken(settings: Settings, client: Client) -> Look:
+            look = await look_at(settings, client)
+            await mall.send(order.order_id, CardPayment(token="tok_approved"))
+            return look
+
+        monkeypatch.setattr("mallbots.mending.look_at", look_and_be_overtaken)
+        mended: list[Mended] = []
+        assert await mend(own, only_say=False, told=mended.append) == {False: 1}
+        assert "run it again" in (mended[0].trouble or "")
+        monkeypatch.undo()
+        await mall.until_broken({})
+        assert await mall.mend() == {}
+        assert await mall.status(order.order_id) == "approved"
