@@ -11,7 +11,7 @@ table whether it needs the archive. Each batch is one statement: whoever looks s
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -61,11 +61,14 @@ class Archive:
         self._database = database
         self._lock = {"key": lock_key("archive", domain)}
         columns = ", ".join(EventRow.model_fields)
-        published = f"(transaction_id, position) <= (SELECT transaction_id, position FROM {domain}.relay_position)"
+        published = "(transaction_id, position) <= (:published_id, :published_number)"
         month = "date_trunc('month', recorded_at, 'UTC')"
         self._waiting = text(
             f"SELECT {month} AS month, count(*) AS events FROM {domain}.events"
             f" WHERE recorded_at < :before AND {published} GROUP BY month ORDER BY month"
+        )
+        self._published = text(
+            f"SELECT transaction_id AS published_id, position AS published_number FROM {domain}.relay_position"
         )
         # Nothing that an older transaction may still precede is moved: it would be behind its readers.
         self._move = text(
@@ -94,8 +97,7 @@ class Archive:
     async def waiting(self, before: datetime) -> Months:
         """How many events, by month, were recorded before a time and are published. Raises `Unavailable`."""
         async with self._database.transaction() as connection:
-            rows = await connection.execute(self._waiting, {"before": before})
-            return {row.month: row.events for row in rows}
+            return await self._months(connection, {"before": before, **await self._position(connection)})
 
     async def move(self, before: datetime, moved: Callable[[Months], None] = lambda months: None) -> None:
         """Move what was recorded before a time and is published to the archive, oldest first, in batches, and tell
@@ -103,14 +105,18 @@ class Archive:
 
         Raises `Conflict` if a month that is needed is there but detached, and `Unavailable`.
         """
-        for month in await self.waiting(before):
+        async with self._database.transaction() as connection:
+            # Read once: what is published from now on may be of a month that was not opened.
+            bounds = {"before": before, **await self._position(connection)}
+            months = await self._months(connection, bounds)
+        for month in months:
             await self._open(month)
         since = 0
         while True:
             async with self._database.transaction() as connection:
                 await self._take_turn(connection)
-                values = {"before": before, "since": since, "batch": BATCH}
-                rows = (await connection.execute(self._move, values)).all()
+                values = {"since": since, "batch": BATCH}
+                rows = (await connection.execute(self._move, bounds | values)).all()
             if not rows:
                 return
             since = max(row.last for row in rows)
@@ -121,6 +127,15 @@ class Archive:
         async with self._database.transaction() as connection:
             sizes = {row.name: row.bytes for row in await connection.execute(self._sizes)}
         return Sizes(sizes.pop("events"), sizes)
+
+    async def _position(self, connection: AsyncConnection) -> dict[str, int | None]:
+        """How far the relay has published; nothing compares with None, and nothing is archived then."""
+        row = (await connection.execute(self._published)).mappings().one_or_none()
+        return dict(row or {"published_id": None, "published_number": None})
+
+    async def _months(self, connection: AsyncConnection, bounds: Mapping[str, Any]) -> Months:
+        rows = await connection.execute(self._waiting, bounds)
+        return {row.month: row.events for row in rows}
 
     async def _open(self, month: datetime) -> None:
         """Make the partition of a month if it is missing. (Not by PARTITION OF, which would wait for every reader

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from events.recorded import LogPosition, RecordedEvent
 from events.store import assert_whole
 from kernel.database import Session
+from kernel.errors import Unavailable
 from kernel.messages import DomainName
 
 BATCH: Final = 500
@@ -64,9 +65,19 @@ class EventLog:
             f"SELECT {_COLUMNS}, true AS settled FROM {domain}.archived_events"
             " WHERE (transaction_id, position) > (%s, %s) ORDER BY transaction_id, position LIMIT %s"
         )
+        # Of the month of the position, and of those before it, such a reader has all.
+        detached = (
+            f"SELECT relname FROM pg_class WHERE relnamespace = '{domain}'::regnamespace AND relkind = 'r'"
+            " AND NOT relispartition AND relname ~ '^archived_events_[0-9]{4}_[0-9]{2}$'"
+            " AND relname > 'archived_events_' || coalesce("
+            "(SELECT to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY_MM')"
+            f" FROM {domain}.archived_events WHERE (transaction_id, position) = (%s, %s)), '')"
+            " ORDER BY relname LIMIT 1"
+        )
         names, numbers = (":transaction_id", ":number", ":limit"), ("$1", "$2", "$3")
         self._from, self._archived = text(from_there % names), text(archived % names)
         self._from_on_session, self._archived_on_session = from_there % numbers, archived % numbers
+        self._detached, self._detached_on_session = text(detached % names[:2]), detached % numbers[:2]
         self._waiting = text(
             "SELECT count(*) AS events, min(recorded_at) AS since FROM ("
             + " UNION ALL ".join(
@@ -79,11 +90,15 @@ class EventLog:
         )
 
     async def after(self, connection: AsyncConnection, position: LogPosition, limit: int = BATCH) -> Page:
-        """Up to `limit` events behind a position, in the order of the log."""
+        """Up to `limit` events behind a position, in the order of the log.
+
+        Raises `Unavailable` if a month behind the position is detached from the archive.
+        """
         values = {**position._asdict(), "limit": limit}
         rows = (await connection.execute(self._from, values)).mappings().all()
         if _begins_at(rows, position):
             return self._page(rows[1:])
+        _assert_attached(await connection.scalar(self._detached, position._asdict()))
         older = (await connection.execute(self._archived, values)).mappings().all()
         return self._page(older or rows[:limit])
 
@@ -92,6 +107,8 @@ class EventLog:
         rows = await session.fetch(self._from_on_session, *position, limit)
         if _begins_at(rows, position):
             return self._page(rows[1:])
+        detached = await session.fetch(self._detached_on_session, *position)
+        _assert_attached(detached[0]["relname"] if detached else None)
         return self._page(await session.fetch(self._archived_on_session, *position, limit) or rows[:limit])
 
     async def of_stream(
@@ -134,6 +151,13 @@ class EventLog:
             causation_id=row["causation_id"],
             trace_context=from_json(row["trace_context"]) if row["trace_context"] else None,
             recorded_at=row["recorded_at"],
+        )
+
+
+def _assert_attached(detached: str | None) -> None:
+    if detached is not None:
+        raise Unavailable(
+            f"{detached} is detached from the archive: attach it again, or rename it to go on without its events"
         )
 
 

@@ -24,6 +24,7 @@ def mend_command(
 
     For what `mallbots audit` finds of that, an order at a time: a workflow that is lost is begun anew, one that is
     ahead of the database does its steps again, one that has not heard of its order's end comes to the same.
+    What a lost one was ending is ended: paid orders are completed, half undone ones undone, refunds paid.
     `docs/backup.md` says more. Exits with 1 if something is left: run it again for that, nothing is done twice.
     """
     console = MallConsole()

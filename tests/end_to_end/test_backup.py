@@ -185,6 +185,14 @@ def test_temporal_goes_on_after_a_backup(mall: Mall, backup: Backup) -> None:
 def test_nothing_is_overwritten(mall: Mall, backup: Backup, directory: Path) -> None:
     with pytest.raises(Conflict, match="is there already"):
         back_up(mall.data_dir, backup.archive, quiet)
+    other = directory / "meanwhile.tar.gz"
+
+    def overtake(what: str, done: int, total: int) -> None:
+        other.write_text("another backup")
+
+    with pytest.raises(Conflict, match="is there already"):
+        back_up(mall.data_dir, other, overtake)
+    assert other.read_text() == "another backup"
     with pytest.raises(Conflict, match="is not empty"):
         restore(backup.archive, directory, quiet)
     with pytest.raises(Conflict, match="a mall is running"):

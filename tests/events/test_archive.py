@@ -93,11 +93,11 @@ async def whole_log(database: Database, limit: int = 3) -> list[RecordedEvent]:
     while True:
         async with database.transaction() as connection:
             page = await log.after(connection, position, limit)
-        if not page.events:
+        if not page.events and not page.held_back:
             return events
         assert len(page.events) <= limit
         events += page.events
-        position = events[-1].position
+        position = events[-1].position if events else START
 
 
 async def archive(database: Database, before: datetime = BEFORE, domain: DomainName = "depot") -> dict[str, int]:
@@ -337,6 +337,18 @@ async def test_a_month_that_is_detached_is_missed_by_whoever_needs_it_and_by_nob
         assert len(await EventLog("depot").of_stream(connection, f"list-{stream}", 5)) == 5
         with pytest.raises(Unavailable):
             await EventLog("depot").of_stream(connection, f"list-{stream}", 4)
+    # Nobody reads past it without noticing, but for who is behind it already.
+    with pytest.raises(Unavailable, match="archived_events_2025_04 is detached"):
+        await whole_log(mall_database)
+    events = await run(
+        mall_database, "SELECT transaction_id, position FROM depot.archived_events ORDER BY position"
+    )
+    async with mall_database.transaction() as connection, mall_database.session() as session:
+        log, before, behind = EventLog("depot"), LogPosition(*events[0]), LogPosition(*events[-2])
+        assert [event.version for event in (await log.after(connection, behind)).events] == [10]
+        assert [event.version for event in (await log.after_on_session(session, behind)).events] == [10]
+        with pytest.raises(Unavailable, match="archived_events_2025_04 is detached"):
+            await log.after_on_session(session, before)
     # State that is kept in rows needs no history: its events are numbered on.
     await write(mall_database, stream, "11")
     await run(
@@ -352,6 +364,32 @@ async def test_more_of_a_month_that_is_detached_is_refused(mall_database: Databa
     await run(mall_database, f"ALTER TABLE depot.archived_events DETACH PARTITION depot.{partition_of(APRIL)}")
     with pytest.raises(Conflict, match="archived_events_2025_04 is detached: attach it again"):
         await archive(mall_database)
+
+
+async def test_a_month_that_was_renamed_is_done_without(mall_database: Database, stream: UUID) -> None:
+    await archive(mall_database, now())
+    april = partition_of(APRIL)
+    await run(mall_database, f"ALTER TABLE depot.archived_events DETACH PARTITION depot.{april}")
+    await run(mall_database, f"ALTER TABLE depot.{april} RENAME TO {april}_dumped")
+    assert [event.version for event in await whole_log(mall_database)] == [1, 2, 6, 7, 8, 9, 10]
+    await run(mall_database, f"DROP TABLE depot.{april}_dumped")
+
+
+async def test_what_is_published_meanwhile_stays_until_the_next_time(
+    mall_database: Database, stream: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = "SELECT transaction_id, position FROM depot.events ORDER BY position LIMIT 1"
+    move = "UPDATE depot.relay_position SET (transaction_id, position) ="
+    await run(mall_database, f"{move} ({first})")
+    open_month = Archive._open
+
+    async def open_and_be_overtaken(self: Archive, month: datetime) -> None:
+        await open_month(self, month)
+        await is_published(mall_database)
+
+    monkeypatch.setattr(Archive, "_open", open_and_be_overtaken)
+    assert await archive(mall_database) == {"2025-03": 1}
+    assert await archive(mall_database) == {"2025-03": 1, "2025-04": 3, "2025-05": 3}
 
 
 async def test_neither_a_stream_nor_the_log_is_read_without_an_index(
