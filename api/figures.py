@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -24,7 +23,7 @@ from consumers.watch import LETTER_HOMES, Progress
 from events.consumer import DOMAINS
 from events.stream import connected
 from kernel.database import Session
-from kernel.errors import MallError, Unavailable
+from kernel.errors import MallError
 from kernel.locks import lock_key
 from kernel.messages import DomainName
 from mallbots.settings import DATABASES, DatabaseName
@@ -75,9 +74,13 @@ async def tell_figures(mall: Services, told: "Told") -> None:
     away, tell them: twice is better than not at all."""
     lookout = Lookout(mall)
     while True:
-        with suppress(MallError):
+        try:
             async with mall.database("orders").session() as session:
                 await _tell_in_turn(session, lookout, told)
+        except MallError:
+            """It has a figure of its own."""
+        except Exception:
+            _log.exception("whose turn it is to tell the figures can not be asked")
         await lookout.look(told)
         await asyncio.sleep(EVERY)
 
@@ -209,7 +212,9 @@ class Lookout:
 async def _answers(question: Awaitable[None]) -> bool:
     try:
         await asyncio.wait_for(question, _ANSWERS_WITHIN)
-    except (Unavailable, TimeoutError, OSError):
+    except Exception as error:
+        # Whatever it is: gone, forbidden, without its certificate. It does not answer us.
+        _log.debug("no answer", exc_info=error)
         return False
     return True
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Final
 
+from temporalio.service import RPCError
+
 from api.keys import ApiKeys
 from api.kiosk.idempotency import IdempotencyKeys
 from api.live.hub import Hub
@@ -27,7 +29,7 @@ from kernel.database import Database
 from kernel.errors import MallError, Unavailable
 from mallbots.payment_provider import payment_provider
 from mallbots.settings import DatabaseName, Settings
-from workflows.client import OrderSagas
+from workflows.client import OrderSagas, as_unavailable
 from workflows.messages import PickupRules
 from workflows.operators import StuckSagas
 
@@ -116,7 +118,12 @@ class Services:
 
     async def ping_temporal(self) -> None:
         """Return if Temporal serves; raise `Unavailable` if not."""
-        if not await (await self._door.client()).service_client.check_health():
+        client = await self._door.client()
+        try:
+            is_serving = await client.service_client.check_health()
+        except RPCError as error:
+            raise as_unavailable(error) from error
+        if not is_serving:
             raise Unavailable("Temporal is not serving")
 
 

@@ -12,6 +12,9 @@ import pytest
 from fastapi import FastAPI
 from opentelemetry.metrics import CallbackOptions
 from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from temporalio.testing import WorkflowEnvironment
 
 from api.figures import Lookout, Told, tell_figures
 from api.metrics import RequestMetrics
@@ -19,6 +22,7 @@ from api.services import Services
 from domains.orders.service import Orders
 from kernel.database import Database
 from kernel.errors import Misconfigured
+from mallbots.embedded import find_binary
 from mallbots.observing import Observed
 from mallbots.settings import DATABASES, Settings
 from mallbots.telemetry import temporal_runtime
@@ -36,11 +40,11 @@ async def mall(fresh_database: Database) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def services(database: Database) -> AsyncIterator[Services]:
+async def services(database: Database, temporal: str = "127.0.0.1:1") -> AsyncIterator[Services]:
     url = SecretStr(database.engine.url.render_as_string(hide_password=False))
     urls: dict[str, Any] = {f"{name}_database_url": url for name in DATABASES}
-    nobody = "127.0.0.1:1"
-    opened = Services(Settings(**urls, nats_url=SecretStr(f"nats://{nobody}"), temporal_address=nobody))
+    nats_url = SecretStr("nats://127.0.0.1:1")
+    opened = Services(Settings(**urls, nats_url=nats_url, temporal_address=temporal))
     yield opened
     await opened.close()
 
@@ -98,6 +102,37 @@ async def test_who_is_away_is_told_and_what_only_he_knows_is_not(mall: Services)
     assert set(figures(told, "database.up").values()) == {1}
     assert figures(told, "nats.up") == figures(told, "temporal.up") == {"": 0}
     assert figures(told, "sagas.stuck") == figures(told, "queue.backlog") == {}
+
+
+async def test_a_temporal_that_went_away_is_told(fresh_database: Database) -> None:
+    server = await WorkflowEnvironment.start_local(dev_server_existing_path=str(find_binary("temporal")))
+    async with services(fresh_database, server.client.service_client.config.target_host) as mall:
+        told = Told()
+        await Lookout(mall).look(told)
+        assert figures(told, "temporal.up") == {"": 1}
+        await server.shutdown()
+        await Lookout(mall).look(told)
+        assert figures(told, "temporal.up") == {"": 0}
+
+
+async def test_a_database_that_was_dropped_is_told_and_figures_go_on_when_it_is_back(
+    mall: Services, postgres: str, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.figures.EVERY", 0.05)
+    name = mall.database("orders").engine.url.database
+    server = create_async_engine(postgres, isolation_level="AUTOCOMMIT")
+    told = Told()
+    telling = asyncio.create_task(tell_figures(mall, told))
+    await eventually(lambda: figures(told, "database.up").get("orders") == 1)
+    async with server.connect() as connection:
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        await eventually(lambda: figures(told, "database.up")["orders"] == 0)
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    await eventually(lambda: figures(told, "database.up")["orders"] == 1, timeout=20)
+    assert not telling.done()
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)
+    await server.dispose()
 
 
 async def test_a_figure_that_was_not_had_anew_is_not_told_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
