@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from threading import Event
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ from kernel.errors import Misconfigured
 from mallbots.embedded import find_binary
 from mallbots.observing import Observed
 from mallbots.settings import DATABASES, Settings
-from mallbots.telemetry import temporal_runtime
+from mallbots.telemetry import configure_metrics, temporal_runtime
 from tests.samples import place
 from tests.waiting import eventually
 
@@ -164,7 +165,13 @@ def test_a_taken_port_of_temporals_metrics_is_told_by_its_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Misconfigured, match=f"127.0.0.1:{port} .*: set MALLBOTS_TEMPORAL_METRICS_PORT"):
-            temporal_runtime(Settings(temporal_metrics_port=port))
+            configure_metrics(Settings(temporal_metrics_port=port))
+
+
+def test_a_command_beside_a_process_leaves_its_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mallbots.telemetry._is_process", Event())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert temporal_runtime(Settings(temporal_metrics_port=taken.getsockname()[1])) is None
 
 
 def test_each_part_of_an_observed_mall_has_free_ports_of_its_own() -> None:
