@@ -59,16 +59,19 @@ class Check:
 
 
 async def examine(data_dir: Path) -> list[Check]:
-    """Checks this machine and the mall of `data_dir`, an absolute path; also one without a mall is in order.
+    """Checks this machine and the mall of `data_dir`, an absolute path; also one without a mall is in order. Where
+    the settings name servers of others, as in a container, this machine needs nothing for its own.
 
-    Raises `pydantic.ValidationError` when a setting is wrong.
+    Raises `pydantic.ValidationError` when a setting is wrong, `Misconfigured` if `MALLBOTS_SECRETS_DIR` is.
     """
     running = is_owned(data_dir)
-    # While no mall runs, only what the environment names is expected to answer.
-    settings = Settings.load(data_dir) if running else Settings(data_dir=data_dir)
-    checks = [_python(), *map(_program, _PROGRAMS), _data_dir(settings.data_dir), _disk(settings.data_dir)]
-    ours = running_parts(settings.data_dir) if running else {}
-    checks += [_port(port, port.part in ours) for port in ports(settings)]
+    # While no mall runs, only what the environment and the secrets name is expected to answer.
+    settings = Settings.load(data_dir, embedded=running)
+    checks = [_python()]
+    if running or settings.orders_database_url is None:
+        checks += [*map(_program, _PROGRAMS), _data_dir(settings.data_dir), _disk(settings.data_dir)]
+        ours = running_parts(settings.data_dir) if running else {}
+        checks += [_port(port, port.part in ours) for port in ports(settings)]
     checks += await asyncio.gather(
         *(
             _answer(f"database {name}", f"{name}_database_url", settings, partial(_database, name))

@@ -298,9 +298,9 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def load(cls, data_dir: Path | None = None) -> "Settings":
-        """The environment first, then the addresses that `mallbots up` wrote to the data directory, then files of
-        secrets.
+    def load(cls, data_dir: Path | None = None, *, embedded: bool = True) -> "Settings":
+        """The environment first, then the addresses that `mallbots up` wrote to the data directory, unless not
+        `embedded`, then files of secrets.
 
         `data_dir` wins over `MALLBOTS_DATA_DIR`. Raises `pydantic.ValidationError` naming a bad setting, and
         `Misconfigured` if `MALLBOTS_SECRETS_DIR` names no directory.
@@ -310,7 +310,7 @@ class Settings(BaseSettings):
         if "MALLBOTS_SECRETS_DIR" in os.environ and not secrets.is_dir():
             raise Misconfigured(f"MALLBOTS_SECRETS_DIR: {secrets} is not a directory")
         return cls(
-            _env_file=chosen / ADDRESSES_FILE,
+            _env_file=chosen / ADDRESSES_FILE if embedded else None,
             _secrets_dir=secrets if secrets.is_dir() else None,
             data_dir=chosen.absolute(),
         )

@@ -6,6 +6,7 @@ import pytest
 
 from kernel.errors import Misconfigured
 from mallbots.console import MallConsole
+from mallbots.doctor import Outcome, examine
 from mallbots.settings import Settings
 from mallbots.settings_table import settings_table
 
@@ -50,3 +51,15 @@ def test_the_list_of_settings_says_that_it_comes_from_a_file_and_hides_it(secret
         console.print(settings_table(tmp_path))
     assert "mallbots_orders" in said.get().replace("\n", "")
     assert "file@" not in said.get()
+
+
+async def test_the_doctor_asks_whom_the_secrets_name_and_wants_nothing_of_a_mall_on_this_machine(
+    tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mallbots_orders_database_url").write_text(migrated_url)
+    monkeypatch.setenv("MALLBOTS_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    checks = {check.subject: check for check in await examine(tmp_path / "no-mall")}
+    assert checks["database orders"].outcome is Outcome.OK
+    assert checks["database stores"].outcome is Outcome.SKIPPED
+    assert not {"postgres", "data directory", "port 8000"} & checks.keys()
