@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types architecture browser screenshots docs proto requirements secrets compose-check histories clean
+.PHONY: help up test check lint format types architecture browser promtool screenshots docs proto requirements secrets compose-check histories clean
 
 help:            ## what each target does
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -13,7 +13,7 @@ help:            ## what each target does
 up: $(VENV)/run  ## run the mall on embedded servers (Ctrl-C stops it); ARGS="--data-dir DIR" passes options
 	@$(BIN)/mallbots up $(ARGS)
 
-test: $(VENV)/dev check browser  ## formatting, types, architecture, then every test, in two processes
+test: $(VENV)/dev check browser promtool  ## formatting, types, architecture, then every test, in two processes
 	@$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 check: lint types architecture  ## all that is checked without running anything
@@ -32,6 +32,9 @@ architecture: $(VENV)/dev  ## import-linter: imports point one way
 
 browser: $(VENV)/dev  ## get a Chromium for the browser tests, if this machine has none
 	@$(BIN)/python -m tests.chromium
+
+promtool: $(VENV)/dev  ## get what tries the alerts, if this machine has none and is a Debian
+	@$(BIN)/python -m tests.promtool
 
 screenshots: $(VENV)/dev browser  ## open a mall, and take docs/img/*.png of every page
 	@$(BIN)/python -m tests.screenshots docs/img

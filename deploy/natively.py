@@ -144,6 +144,8 @@ class Natively:
         self.places = Places(root, list(read_document()["services"]))
         outside = {
             "PUBLIC_URL": f"http://{HOST}:{self.places.port('proxy', 80)}",
+            "TOOLS_API_URL": "http://proxy:80",
+            "TOOLS_GRPC_ADDRESS": "proxy:50051",
             "PROXY_SITE": f"http://{HOST}:{self.places.port('proxy', 80)}",
         }
         every = services(read_document(variables=outside))

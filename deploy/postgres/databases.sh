@@ -18,6 +18,8 @@ database() { # NAME OWNER
   DATABASE="$1" OWNER="$2" psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 "$SERVER_URL" <<'SQL'
 \getenv database DATABASE
 \getenv owner OWNER
+SELECT format('GRANT %I TO CURRENT_USER', :'owner')
+WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \gexec
 SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'owner')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :'database') \gexec
@@ -28,8 +30,9 @@ for file in /run/secrets/mallbots_*_database_url; do
   url="$(cat "$file")"
   credentials="${url#*://}"
   credentials="${credentials%%@*}"
+  name="${url##*/}"
   role "${credentials%%:*}" "${credentials#*:}"
-  database "${url##*/}" "${credentials%%:*}"
+  database "${name%%\?*}" "${credentials%%:*}"
 done
 
 role temporal "$(cat /run/secrets/temporal_database_password)"

@@ -4,7 +4,6 @@ services form a mall is what `make compose-check` shows."""
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mallbots.cli import app
 from mallbots.consuming import ROLES
 from mallbots.embedded import find_binary, postgres_binary
 from mallbots.settings import DATABASES, Settings
+from tests.promtool import find as find_promtool
 
 ROOT = FILE.parent
 SCHEMA = json.loads((ROOT / "tests" / "data" / "compose" / "compose-spec.json").read_text())
@@ -172,7 +172,7 @@ def test_what_prometheus_asks_is_served() -> None:
 
 
 def test_prometheus_takes_its_configuration() -> None:
-    promtool = shutil.which("promtool")
+    promtool = find_promtool()
     if promtool is None:
         pytest.skip("there is no promtool here")
     folder = ROOT / "deploy" / "prometheus"

@@ -245,6 +245,8 @@ def test_a_pod_is_replaced_before_it_goes_and_has_time_to_finish(overlay: str) -
         for probe in ("livenessProbe", "startupProbe", "readinessProbe"):
             ways = {"exec", "httpGet", "grpc"} & container.get(probe, {}).keys()
             assert len(ways) == (probe in container), f"{name}: {probe}"
+            # Of what we depend on no probe asks: it would take all of us away where one server is.
+            assert container.get(probe, {}).get("httpGet", {}).get("path", "/healthz") == "/healthz"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.mall import Mall
-from tests.telemetry.rules import metrics_looked_at
+from tests.telemetry.rules import labels_looked_at, metrics_looked_at
 from tests.waiting import eventually
 
 ONLY_AFTER_A_FAULT_OF_OURS: Final = {"temporal_workflow_task_execution_failed_total"}
@@ -54,6 +54,16 @@ async def test_everything_that_alerts_and_dashboards_go_by_is_told_by_a_real_mal
     finally:
         missing = wanted - {re.split(r"[{ ]", line, maxsplit=1)[0] for line in metrics()}
         assert not missing
+
+
+def test_each_label_that_alerts_and_dashboards_ask_for_is_told(metrics: Metrics) -> None:
+    told = metrics()
+    asked = {(name, label) for name, label in labels_looked_at() if name not in ONLY_AFTER_A_FAULT_OF_OURS}
+    assert asked
+    for name, label in asked:
+        lines = [line for line in told if line.startswith(name + "{")]
+        assert lines
+        assert all(f'{label}="' in line for line in lines), (name, label)
 
 
 def test_no_label_names_an_order_or_a_customer(metrics: Metrics) -> None:

@@ -12,6 +12,8 @@ DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 ALERTS: Final = DEPLOY / "prometheus/alerts.yml"
 
 _OF_A_PROCESS: Final = "process_cpu_seconds_total|process_resident_memory_bytes"
+_ASKED: Final = re.compile(r"((?:mallbots|temporal)_[a-z_]+)\{([^}]*)\}")
+_LABEL: Final = re.compile(r"(\w+)\s*[=!]")
 _NAME: Final = re.compile(rf"\b((?:mallbots|temporal)_[a-z_]+|{_OF_A_PROCESS})\b(?!=)")
 
 
@@ -28,10 +30,19 @@ def dashboards() -> list[dict[str, Any]]:
 
 def metrics_looked_at() -> set[str]:
     """The name of every metric that an alert or a panel goes by."""
-    return {name for expression in _expressions() for name in _NAME.findall(expression)}
+    return {name for expression in expressions() for name in _NAME.findall(expression)}
 
 
-def _expressions() -> Iterator[str]:
+def labels_looked_at() -> Iterator[tuple[str, str]]:
+    """The name of a metric, and that of a label that an alert or a panel asks of it. (What Prometheus itself adds
+    is not ours to tell.)"""
+    for expression in expressions():
+        for name, given in _ASKED.findall(expression):
+            yield from ((name, label) for label in _LABEL.findall(given) if label not in ("job", "part"))
+
+
+def expressions() -> Iterator[str]:
+    """What every alert and every panel goes by."""
     yield from (alert["expr"] for alert in alerts())
     for dashboard in dashboards():
         yield from (target["expr"] for panel in dashboard["panels"] for target in panel["targets"])

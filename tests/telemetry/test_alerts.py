@@ -1,7 +1,6 @@
 """Alerts and dashboards: each alert is explained, and what they look at is said in one place."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from tests.promtool import find as find_promtool
 from tests.telemetry.rules import ALERTS, DEPLOY, alerts, dashboards
 
 RUNBOOK: Final = Path("docs/operating.md")
-PROMTOOL: Final = shutil.which("promtool")
+PROMTOOL: Final = find_promtool()
 
 
 def test_each_alert_says_how_soon_what_and_where_to_read_on() -> None:
