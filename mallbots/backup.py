@@ -76,7 +76,8 @@ class Manifest(BaseModel, frozen=True):
 
 def back_up(data_dir: Path, target: Path, tell: Tell) -> Path:
     """Write all that the mall of `data_dir` knows to the file `target`, or to a new file in that directory, which
-    only its owner may read; its path. The mall may run or not.
+    only its owner may read; its path. A name without a suffix is a directory, which is made if there is none. The
+    mall may run or not.
 
     Raises `NotFound` if there is no mall, `Conflict` if the file is there already or the mall opens or closes just
     now, `Misconfigured` if a database of it is not the embedded one, `Unavailable` if it can not be copied.
@@ -86,6 +87,8 @@ def back_up(data_dir: Path, target: Path, tell: Tell) -> Path:
     settings = Settings.load(data_dir)
     _check_embedded(settings)
     made_at = now()
+    if not target.suffix and not target.exists():
+        target.mkdir(mode=0o700, parents=True)
     if target.is_dir():
         target = target / f"mallbots-{made_at:%Y%m%dT%H%M%SZ}.tar.gz"
     if target.exists():

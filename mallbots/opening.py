@@ -70,9 +70,9 @@ async def prepare_mall(settings: Settings, *, sample_catalog: bool = False) -> l
     finally:
         await stores.close()
         await staff.close()
-    # A process that used a Temporal client may otherwise abort while the interpreter ends
-    # (temporalio/sdk-python#300).
-    await asyncio.sleep(0.05)
+        # A process that used a Temporal client may otherwise abort while the interpreter ends
+        # (temporalio/sdk-python#300).
+        await asyncio.sleep(0.05)
     return done
 
 

@@ -222,6 +222,8 @@ async def test_a_hand_over_that_takes_long_goes_on(staff: httpx.AsyncClient, mal
     mall.saga.slow = True
     response = await hand_over(staff)
     assert (response.status_code, response.json()["status"]) == (202, "handing_over")
+    [noted] = mall.acts.noted
+    assert (noted["act"], noted["subject"]) == ("hand over", f"order-{ORDER}")
     assert int(response.headers["Retry-After"]) > 0
 
 

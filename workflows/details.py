@@ -8,6 +8,7 @@ from workflows.messages import Cause, SagaAccount
 from workflows.saga import reason_of
 
 _BETWEEN: Final = "\u2003| "  # an em space: the Web UI sets none between columns
+_ENDED: Final = ("completed", "rejected", "cancelled", "expired")
 _TIME: Final = "%Y-%m-%d %H:%M UTC"
 
 
@@ -31,11 +32,13 @@ def as_markdown(account: SagaAccount) -> str:
         where += ["the heartbeat of depot.shop (Pending Activities) says how many by now"]
     if account.pickup_until and account.status == "ready":
         where += [f"at the desk until {account.pickup_until:{_TIME}}"]
+    # What did not happen by then never will.
+    never = {"planned": "–"} if account.status in _ENDED else {}
     lines += [", ".join(where), "", _row("step", "state", "undo", "state"), "| --- | --- | --- | --- |"]
     for step in account.steps:
-        lines.append(
-            _row(step.activity, step.state, *((step.undo.activity, step.undo.state) if step.undo else ("", "")))
-        )
+        told = [step.activity, never.get(step.state, step.state)]
+        told += [step.undo.activity, never.get(step.undo.state, step.undo.state)] if step.undo else ["", ""]
+        lines.append(_row(*told))
     return "\n".join(lines)
 
 

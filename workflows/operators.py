@@ -65,7 +65,8 @@ class Queue:
 @dataclass(frozen=True)
 class StuckSaga:
     """A workflow that needs a person, at an activity that has been tried in vain since `since`. While no worker
-    answers for it that is not known, nor the order of a refund. `attempts` counts from the last retry by hand."""
+    answers for it that is not known, nor the order of a refund, nor the `attempts` of the first minute. What was
+    tried before a retry by hand is not counted."""
 
     workflow_id: str
     activity: str
@@ -233,7 +234,7 @@ class StuckSagas:
             refund_id=UUID(id) if kind == "refund" else None,
             error=(await last_failure(self._client, pending) if pending else "")
             or (action.error if action else None),
-            attempts=pending.attempt if pending else action.attempts if action else 0,
+            attempts=(pending.attempt if pending else 0) + (action.attempts if action else 0),
             since=action.started_at if action else None,
             next_attempt_at=next_attempt(pending) if pending else None,
         )

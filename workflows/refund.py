@@ -7,6 +7,7 @@ with workflow.unsafe.imports_passed_through():
     from domains.payments.messages import RefundPayment
     from kernel.errors import NotStuck
     from kernel.wording import count, format_money
+    from workflows.attributes import REASON
     from workflows.desk import fail
     from workflows.figures import tell_saga
     from workflows.messages import RefundAccount, RefundOutcome
@@ -71,6 +72,8 @@ class RefundWorkflow:
             )
         except StepRefused as refused:
             await self._saga.undo(refused.cause)
+            if workflow.patched("refund-reason"):
+                workflow.upsert_search_attributes([REASON.value_set(reason_of(refused.cause))])
             tell_saga("refused")
             return RefundOutcome(refund_id=refund_id, asked=request.lines, refusal=refused.refusal)
         tell_saga("refunded")

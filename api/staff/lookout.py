@@ -68,7 +68,7 @@ class StuckThing(BaseModel):
     link: str | None = Field(None, description="The page of the staff app where more is to be seen")
     actions: list[Action] = Field([], description="What can be done about it here")
     advice: str = Field("", description="What a person can do about it otherwise")
-    attempts: int | None = Field(None, description="How often it was tried since somebody retried it last")
+    attempts: int | None = Field(None, description="How often it was tried, at least since a retry by hand")
     next_attempt_at: datetime | None = Field(None, description="When it is tried again by itself, if it waits")
     order_id: UUID | None = None
     refund_id: UUID | None = None

@@ -174,6 +174,8 @@ async def hand_over(
         by = f" by {order.completed_by}" if order.completed_by else ""
         raise OrderClosed(f"the order has been {order.status}{by}") from closed
     if receipt is None:
+        # What comes of it, the saga says; if nothing, only this tells that it was tried.
+        await mall.acts.note(staff, "hand over", f"order-{order_id}", "the payment takes longer")
         return _json(UnderWay(order_id=order_id, status="handing_over"), 202)
     return _json(HandedOver(order_id=order_id, receipt=receipt), 200)
 

@@ -162,7 +162,7 @@ def told(happened: Told, order: OrderCopy) -> tuple[NotificationKind, str] | Non
             return "cancelled", f"Your {name} was cancelled {_why(cancellation)}. You pay nothing for it."
         case OrderRefunded(lines=lines, amount_cents=cents, currency=currency):
             what = listed([f"{line.quantity} × {line.name}" for line in lines])
-            return "refunded", f"You get {format_money(cents, currency)} back for {what} of your {name}."
+            return "refunded", f"We are giving you {format_money(cents, currency)} back for {what} of your {name}."
         case OrderRefundWithdrawn(refund_id=refund_id):
             if refund_id not in order.refunds or order.currency is None:
                 return None

@@ -64,7 +64,7 @@ def _of_orders(event: Event) -> Act | None:
             return Act(SAGA, f"let the order expire: nobody came until {at(expiry.pickup_until)}")
         case orders.OrderRefunded(lines=lines, amount_cents=amount, currency=currency, reason=reason, by=by):
             money = format_money(amount, currency)
-            return Act(_staff(by), f"gave {money} back for {_items(lines)}{_because(reason)}")
+            return Act(_staff(by), f"began to give {money} back for {_items(lines)}{_because(reason)}")
         case orders.OrderRefundWithdrawn(reason=reason):
             return Act(SAGA, f"withdrew the refund{_because(_words(reason))}")
     return None

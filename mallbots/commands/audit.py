@@ -30,11 +30,12 @@ def audit_command(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 async def _audit(settings: Settings) -> "AuditReport":
     from mallbots.audit import audit
 
-    report = await audit(settings)
-    # A process that used a Temporal client may otherwise abort while the interpreter ends
-    # (temporalio/sdk-python#300).
-    await asyncio.sleep(0.05)
-    return report
+    try:
+        return await audit(settings)
+    finally:
+        # A process that used a Temporal client may otherwise abort while the interpreter ends
+        # (temporalio/sdk-python#300).
+        await asyncio.sleep(0.05)
 
 
 def _table(report: "AuditReport") -> Table:

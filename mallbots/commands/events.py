@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kernel.errors import Unavailable
+from kernel.errors import NotFound, Unavailable
 from kernel.messages import DomainName
 from mallbots.console import MallConsole, complain
 from mallbots.options import DEFAULT_DATA_DIR, DataDir, Publisher
@@ -116,8 +116,14 @@ def retry(
     """
     from mallbots.event_views import retry_dead_letters
 
-    retried = asyncio.run(retry_dead_letters(Settings.load(data_dir), consumer, event, patience))
     console = MallConsole()
+    try:
+        retried = asyncio.run(retry_dead_letters(Settings.load(data_dir), consumer, event, patience))
+    except NotFound:
+        if consumer is not None or event is not None:
+            raise
+        console.say("there are no dead letters")
+        return
     console.say(f"{retried.handled} handled, {len(retried.failed)} failed again, {retried.not_taken} not taken up")
     for letter in retried.failed:
         console.say(f"{letter.consumer}: {letter.event_id} {letter.subject}: {letter.error}")

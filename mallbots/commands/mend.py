@@ -38,11 +38,12 @@ def mend_command(
     async def work() -> Counter[bool]:
         from mallbots.mending import mend
 
-        outcomes = await mend(Settings.load(data_dir), only_say=dry_run, told=tell)
-        # A process that used a Temporal client may otherwise abort while the interpreter ends
-        # (temporalio/sdk-python#300).
-        await asyncio.sleep(0.05)
-        return outcomes
+        try:
+            return await mend(Settings.load(data_dir), only_say=dry_run, told=tell)
+        finally:
+            # A process that used a Temporal client may otherwise abort while the interpreter ends
+            # (temporalio/sdk-python#300).
+            await asyncio.sleep(0.05)
 
     outcomes = asyncio.run(work())
     done = "to mend" if dry_run else "mended"

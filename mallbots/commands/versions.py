@@ -77,10 +77,11 @@ def _with_versions(data_dir: Path, use: "Callable[[Versions], Awaitable[Result]]
 
     async def run() -> Result:
         client = await connect(settings)
-        result = await use(Versions(client, settings.worker_deployment))
-        # Without this pause a process that used a Temporal client may abort while the interpreter ends
-        # (temporalio/sdk-python#300).
-        await asyncio.sleep(0.05)
-        return result
+        try:
+            return await use(Versions(client, settings.worker_deployment))
+        finally:
+            # Without this pause a process that used a Temporal client may abort while the interpreter ends
+            # (temporalio/sdk-python#300).
+            await asyncio.sleep(0.05)
 
     return asyncio.run(run())

@@ -285,7 +285,7 @@ async def jobs_of(notification_id: UUID, server: NatsServer) -> int:
         (
             [approved, refunded],
             "refunded",
-            "You get 13.50 USD back for 1 × Black Tea and 2 × Rooibos of your order C275TC.",
+            "We are giving you 13.50 USD back for 1 × Black Tea and 2 × Rooibos of your order C275TC.",
         ),
         (
             [approved, refunded, withdrawn],

@@ -182,7 +182,7 @@ def refunded(method: Any) -> Event:
                 by="bea",
             ),
             "staff bea",
-            "gave 9.00 USD back for 2 items: it was open",
+            "began to give 9.00 USD back for 2 items: it was open",
         ),
         (
             orders.OrderRefundWithdrawn(order_id=ORDER, refund_id=new_id(), reason="not_refundable"),

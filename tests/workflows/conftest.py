@@ -31,7 +31,7 @@ from kernel.messages import Pieces
 from mallbots.embedded import find_binary
 from tests.samples import line, priced
 from workflows.attributes import ALL
-from workflows.ids import workflow_id
+from workflows.ids import refund_workflow_id, workflow_id
 from workflows.messages import OrderOutcome, OrderRequest, SagaAccount
 from workflows.order import OrderWorkflow
 from workflows.refund import RefundWorkflow
@@ -134,6 +134,7 @@ class Story:
     domains: Domains
     request: OrderRequest
     handle: WorkflowHandle[OrderWorkflow, OrderOutcome]
+    refund_id: UUID | None = None
 
     @property
     def id(self) -> UUID:
@@ -273,14 +274,18 @@ async def story(
     )
     story = Story(env, domains, order, handle)
     yield story
-    history = await story.history()
-    await REPLAYER.replay_workflow(history)
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
+    histories = {name: await story.history()}
+    if story.refund_id:
+        refund = env.client.get_workflow_handle(refund_workflow_id(story.refund_id))
+        histories[f"{name}-refund"] = await refund.fetch_history()
     record_in: str | None = request.config.getoption("--record-histories")
-    if record_in and request.node.get_closest_marker("recorded"):
-        name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
-        Path(record_in).mkdir(parents=True, exist_ok=True)
-        events = map(json.dumps, _portable(history.to_json_dict())["events"])
-        Path(record_in, f"{name}.json").write_text('{"events": [\n' + ",\n".join(events) + "\n]}\n")
+    for name, history in histories.items():
+        await REPLAYER.replay_workflow(history)
+        if record_in and request.node.get_closest_marker("recorded"):
+            Path(record_in).mkdir(parents=True, exist_ok=True)
+            events = map(json.dumps, _portable(history.to_json_dict())["events"])
+            Path(record_in, f"{name}.json").write_text('{"events": [\n' + ",\n".join(events) + "\n]}\n")
 
 
 def _running(account: SagaAccount, activity: str) -> bool:

@@ -26,7 +26,7 @@ from kernel.messages import Expiry, Pieces
 from tests.workflows.conftest import Story
 from tests.workflows.test_saga import UNDO, Gate, refuse
 from tests.workflows.test_shopping import BY_STAFF, TO_READY
-from workflows.attributes import ORDER_STATUS
+from workflows.attributes import ORDER_STATUS, REASON
 from workflows.client import OrderSagas
 from workflows.desk import SHUT_FOR, WRONG_CODES
 from workflows.messages import HandOver, RefundOutcome
@@ -290,6 +290,7 @@ async def test_a_reminder_that_does_not_get_through_keeps_nobody_from_being_serv
 class TestRefund:
     """A refund is a saga of its own."""
 
+    @pytest.mark.recorded
     async def test_a_refund_is_given_back_once_however_often_it_is_asked_for(self, story: Story) -> None:
         request = await _completed(story)
         sagas = OrderSagas(story.domains.client)
@@ -309,6 +310,7 @@ class TestRefund:
         with pytest.raises(IdempotencyKeyReused):
             await sagas.refund(other, timeout=SOON)
 
+    @pytest.mark.recorded
     async def test_a_refund_that_can_not_be_paid_is_withdrawn(self, story: Story) -> None:
         request = await _completed(story)
         story.domains.when(story.id, "payments.refund", refuse())
@@ -316,7 +318,10 @@ class TestRefund:
         assert outcome is not None
         assert outcome.refusal is not None
         assert story.done[-2:] == ["orders.refund", "orders.withdraw_refund"]
+        listed = await story.domains.client.get_workflow_handle(f"refund-{request.refund_id}").describe()
+        assert listed.typed_search_attributes.get(REASON) == outcome.refusal.code
 
+    @pytest.mark.recorded
     async def test_a_cancelled_refund_workflow_still_gives_the_money_back(self, story: Story) -> None:
         gate = Gate()
         request = await _completed(story)
@@ -334,4 +339,5 @@ async def _completed(story: Story) -> RefundOrder:
     await story.ready()
     await hand_over(story)
     await story.handle.result()
-    return RefundOrder(order_id=story.id, refund_id=new_id(), lines=None, by="bea")
+    story.refund_id = new_id()
+    return RefundOrder(order_id=story.id, refund_id=story.refund_id, lines=None, by="bea")

@@ -313,16 +313,17 @@ function drawSaga(saga) {
   }
   const where = [{ undoing: "being undone", handing_over: "being handed over" }[saga.status] ?? saga.status];
   if (saga.robot) where.push(`robot ${saga.robot}`, `${saga.picked} of ${saga.pieces} pieces picked`);
-  const over = saga.status === "completed";
+  const over = ["completed", "rejected", "cancelled", "expired"].includes(saga.status);
+  const happened = (one) => !over || one.state !== "planned";
   fill("saga",
     element("p", {}, `It is ${where.join(", ")}.`),
     saga.cause
       ? element("p", { class: "notice warn" }, element("span", {}, `It is undone: ${why(saga.cause)}`)) : null,
     saga.stuck ? element("p", { id: "stuck", class: "notice bad" }, element("span", {},
       `Stuck at ${saga.stuck}: it is tried on without end, but a person should look.`)) : null,
-    element("ol", { class: "saga-story" }, ...saga.steps.map((step) => element("li", { class: step.state },
+    element("ol", { class: "saga-story" }, ...saga.steps.filter(happened).map((step) => element("li", { class: step.state },
       action(step, saga, (STEPS[step.activity] ?? step.activity)),
-      step.undo && (!over || step.undo.state !== "planned") ? undo(step.undo, saga) : null))));
+      step.undo && happened(step.undo) ? undo(step.undo, saga) : null))));
 }
 
 function undo(account, saga) {
@@ -350,7 +351,7 @@ function action(account, saga, does, undoing = false) {
       stuck ? badge("stuck", "bad") : badge(account.state, STATE[account.state])),
     element("p", { class: "muted small" }, element("span", { class: "code" }, account.activity),
       ...told.flatMap((part) => [" · ", ...part])),
-    account.error ? element("p", { class: "error" }, sentence(account.error)) : null,
+    account.error ? element("p", { class: "error" }, sentence(account.error.replace(/^[a-z_]+: /, ""))) : null,
     account.skipped_by
       ? element("p", {}, `Skipped by ${account.skipped_by}: ${sentence(account.skipped_because ?? "")}`) : null,
     (stuck || failing) && may("stuck.mend") ? element("div", { class: "buttons" },
