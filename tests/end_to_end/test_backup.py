@@ -94,7 +94,7 @@ async def backup(mall: Mall, kiosk: httpx.AsyncClient, databases: Databases, dir
     shoppers = [asyncio.create_task(customers(name)) for name in ("ada", "bea", "cleo")]
     await eventually(lambda: len(taken) >= 4, timeout=30)
     before = dict(taken)
-    archive = await asyncio.to_thread(back_up, mall.data_dir, directory, quiet)
+    archive = await asyncio.to_thread(back_up, mall.data_dir, directory / "backups", quiet)
     for shopper in shoppers:
         shopper.cancel()
     await asyncio.gather(*shoppers, return_exceptions=True)
