@@ -26,6 +26,7 @@ from mallbots.migrations import migrate_database
 from mallbots.settings import DATABASES
 
 _MALL = "tests/end_to_end"
+_BROWSER = f"{_MALL}/test_browser"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,21 +41,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
-    """Modules are the units that processes share; all that need the one mall are one unit."""
+    """Modules are the units that processes share. All that need the one mall are one unit, but for those in a
+    browser: they take so long that a mall of their own is worth it."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return _MALL if module.startswith(_MALL) else module
+        return next((unit for unit in (_BROWSER, _MALL) if module.startswith(unit)), module)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Two processes share the tests so that each starts a server at most once."""
+    """Three processes share the tests so that each starts a server at most once."""
     return _ByServers(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first."""
-    items.sort(key=lambda item: not item.nodeid.startswith((_MALL, "tests/test_up.py")))
+    """What takes longest begins first, so that no process works on alone at the end."""
+    longest = ((_MALL, "tests/test_up.py"), ("tests/workflows", "tests/robots", "tests/live", "tests/consumers"))
+    items.sort(key=lambda item: [not item.nodeid.startswith(folders) for folders in longest])
 
 
 @pytest.fixture(scope="session")
