@@ -314,7 +314,11 @@ async def test_a_kiosk_that_is_left_alone_asks_and_begins_again(windows: Windows
     await page.clock.run_for(2_000)
     dialog = page.get_by_role("alertdialog", name="Are you still there?")
     await expect(dialog).to_be_visible()
+    # The page hears of the closing a moment after it is to be seen.
+    heard = "new Promise((heard) => document.getElementById('idle').addEventListener('close', () => heard()))"
+    await page.evaluate(f"void (window.heard = {heard})")
     await page.get_by_role("button", name="I am still here").click()
+    await page.evaluate("window.heard")
     await expect(dialog).to_be_hidden()
     await page.clock.fast_forward(61_000)
     await expect(dialog).to_be_visible()
