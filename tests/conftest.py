@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +23,7 @@ from kernel.database import Database
 from mallbots.embedded import running_postgres
 from mallbots.migrations import migrate_database
 from mallbots.settings import DATABASES
+from tests.directories import server_directory
 
 _MALL = "tests/end_to_end"
 _BROWSER = f"{_MALL}/test_browser"
@@ -89,8 +89,7 @@ def metrics_told() -> Callable[[str], dict[str, float]]:
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[str]:
     """A PostgreSQL server; the URL of its admin database."""
-    # Not below pytest's directory: each new pytest shuts that to the user that PostgreSQL runs as under root.
-    with TemporaryDirectory(prefix="mallbots-") as data_dir:
+    with server_directory() as data_dir:
         async with running_postgres(Path(data_dir), durable=False) as url:
             yield url
 

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
 
 from mallbots.cli import main
 from mallbots.settings import Settings
+from tests.directories import server_directory
 from tests.waiting import wait_until
 
 PARTS = ("nats", "temporal", "postgres", "worker", "api", "relay", "consumers", "analytics", "grpc")
@@ -153,7 +153,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 @contextmanager
 def a_mall(**variables: str) -> Iterator[Mall]:
     """A mall to be opened; it is ended with the block, if the test has not done so."""
-    with TemporaryDirectory(prefix="mallbots-") as directory:
+    with server_directory() as directory:
         mall = Mall(Path(directory), **variables)
         try:
             yield mall

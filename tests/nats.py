@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mallbots.embedded import free_port, nats_answers, nats_part, nats_url
+from tests.directories import server_directory
 from tests.waiting import eventually
 
 TOKEN = "test"
@@ -58,7 +58,7 @@ def run(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
 @contextmanager
 def a_nats_server(max_store: int | None = None) -> Iterator[NatsServer]:
     """A server to be started; it is ended with the block."""
-    with TemporaryDirectory(prefix="mallbots-") as directory:
+    with server_directory() as directory:
         server = NatsServer(Path(directory), max_store)
         try:
             yield server

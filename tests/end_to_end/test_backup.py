@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +34,7 @@ from mallbots.settings import Settings
 from mallbots.supervisor import Supervisor
 from mallbots.temporal import connect
 from mallbots.up import addresses
+from tests.directories import server_directory
 from tests.end_to_end.conftest import Databases
 from tests.mall import Mall, free_ports
 from tests.samples import place, priced, stocked
@@ -69,8 +69,7 @@ class Restored:
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    # Not below pytest's directory: each new pytest shuts that to the user that PostgreSQL runs as under root.
-    with TemporaryDirectory(prefix="mallbots-") as made:
+    with server_directory() as made:
         yield Path(made)
 
 

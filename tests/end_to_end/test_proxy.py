@@ -5,7 +5,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -17,6 +16,7 @@ from mallbots.healthy import trouble
 from mallbots.kept_keys import install_keys, read_keys
 from mallbots.opening import prepare_mall
 from mallbots.settings import Settings
+from tests.directories import server_directory
 from tests.waiting import wait_until
 
 PROXY = services(read_document())["proxy"]
@@ -30,7 +30,7 @@ def proxy(settings: Settings) -> Iterator[tuple[str, str]]:
     api = settings.api_url.removeprefix("http://")
     text = re.sub(r"api-[12]:8000", api, outside.read_text())
     text = text.replace("grpc:50051", settings.grpc_address).replace("127.0.0.1:8082", own)
-    with TemporaryDirectory(prefix="mallbots-") as directory:
+    with server_directory() as directory:
         file = Path(directory) / "Caddyfile"
         file.write_text(text)
         command = (find_binary("caddy"), "run", "--config", file, "--adapter", "caddyfile")

@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy.engine import make_url
 
 from tests.conftest import create_database
+from tests.directories import server_directory
 from tests.tls.certificates import Certificates
 from tests.tls.certificates import certificates as new_certificates
 from tests.tls.servers import DatabaseByTls, NatsByTls, PostgresByTls
@@ -29,7 +29,7 @@ async def database(postgres: str, template: str, certificates: Certificates) -> 
 
 @pytest.fixture(scope="module")
 async def nats(certificates: Certificates) -> AsyncIterator[NatsByTls]:
-    with TemporaryDirectory(prefix="mallbots-") as directory:
+    with server_directory() as directory:
         server = NatsByTls(Path(directory), certificates)
         await server.start()
         yield server

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from mallbots.serving import Server
 from mallbots.settings import DATABASES, Settings
 from mallbots.supervisor import Supervisor
 from mallbots.temporal import connect, prepare_namespace
+from tests.directories import server_directory
 from tests.samples import stocked
 from tests.tls.certificates import HOST, Certificates
 from tests.tls.servers import API_KEY, DatabaseByTls, NatsByTls, TemporalByTls, temporal_by_tls
@@ -36,7 +36,7 @@ UNPREPARED = "unprepared.a1b2c"
 @pytest.fixture(scope="module")
 async def temporal(certificates: Certificates) -> AsyncIterator[TemporalByTls]:
     """A real server behind a proxy."""
-    with TemporaryDirectory(prefix="mallbots-") as directory:
+    with server_directory() as directory:
         data_dir, port = Path(directory), free_port()
         supervisor = Supervisor(data_dir, say=lambda _: None)
         try:
