@@ -359,9 +359,8 @@ async def test_a_gateway_that_stops_says_goodbye_to_all_and_the_robots_go_on_els
         async with Robot(channel, "robot-1") as robot:
             order_id, _ = await with_list(robot, gateways.depot)
             await asyncio.gather(stopping.drain(), robot.end())
-        late = Robot(channel, "robot-2")
-        await late.say(hello=pb.Hello())
-        assert "stops" in await late.end()
+        # It is told before it said anything, and what it says now may cross with the end of the stream.
+        assert "stops" in await Robot(channel, "robot-2").end()
         async with Robot(elsewhere, "robot-1") as robot:
             assert (await robot.hear("list")).order_id == str(order_id)
 
