@@ -13,8 +13,8 @@ help:            ## what each target does
 up: $(VENV)/run  ## run the mall on embedded servers (Ctrl-C stops it); ARGS="--data-dir DIR" passes options
 	@$(BIN)/mallbots up $(ARGS)
 
-test: $(VENV)/dev check browser promtool  ## formatting, types, architecture, then every test, in three processes
-	@$(BIN)/python -m pytest --numprocesses 3 $(ARGS)
+test: $(VENV)/dev check browser promtool  ## formatting, types, architecture, then every test, in two processes
+	@$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 check: lint types architecture  ## all that is checked without running anything
 

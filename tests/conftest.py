@@ -50,7 +50,7 @@ class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Three processes share the tests so that each starts a server at most once."""
+    """Two processes share the tests so that each starts a server at most once."""
     return _ByServers(config, log)
 
 
