@@ -26,7 +26,6 @@ from mallbots.settings import DATABASES
 from tests.directories import server_directory
 
 _MALL = "tests/end_to_end"
-_BROWSER = f"{_MALL}/test_browser"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,12 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
-    """Modules are the units that processes share. All that need the one mall are one unit, but for those in a
-    browser: they take so long that a mall of their own is worth it."""
+    """Modules are the units that processes share; all that need the one mall are one unit."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return next((unit for unit in (_BROWSER, _MALL) if module.startswith(unit)), module)
+        return _MALL if module.startswith(_MALL) else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -55,9 +53,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no process works on alone at the end."""
-    longest = ((_MALL, "tests/test_up.py"), ("tests/workflows", "tests/robots", "tests/live", "tests/consumers"))
-    items.sort(key=lambda item: [not item.nodeid.startswith(folders) for folders in longest])
+    """What takes longest begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith((_MALL, "tests/test_up.py")))
 
 
 @pytest.fixture(scope="session")
